@@ -1,0 +1,40 @@
+"""The tiers in one line at the end of a run: how many tests on real models ran and how many were skipped."""
+
+from __future__ import annotations
+
+import pytest
+
+COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-real", action="store_true", help="fail if no test on a real model could run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTS] = {"ran": 0, "skipped": 0}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    decided = report.when == "call" or (report.when == "setup" and report.skipped)
+    if decided and item.get_closest_marker("real"):
+        item.config.stash[COUNTS]["skipped" if report.skipped else "ran"] += 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    counts = config.stash[COUNTS]
+    terminalreporter.write_line(f"tests on real models: {counts['ran']} ran, {counts['skipped']} skipped")
+    if _missing(config):
+        terminalreporter.write_line("no test on a real model ran, and --require-real asks for one", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _missing(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _missing(config: pytest.Config) -> bool:
+    return bool(config.getoption("--require-real")) and config.stash[COUNTS]["ran"] == 0
