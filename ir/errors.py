@@ -102,9 +102,7 @@ class Diagnostic:
             lines += caret
         elif self.where:
             lines.append(f"  --> {self.where}")
-        lines += [
-            f"{gutter} = {kind}: {text}" for kind, text in (("help", self.help), ("note", self.note)) if text
-        ]
+        lines += [f"{gutter} = {kind}: {text}" for kind, text in (("help", self.help), ("note", self.note)) if text]
         return "\n".join(lines)
 
 

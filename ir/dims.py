@@ -1,0 +1,306 @@
+"""Dimensions: integers, symbols and polynomials over them.
+
+`Dim = int | Sym | Expr`. Expressions over + - * floordiv ceildiv are kept as polynomials with integer
+coefficients in a normal form (terms sorted, equal terms joined, constants folded), so that two dimensions
+are equal exactly when their normal forms are. Everything is hash-consed: equal expressions are one object.
+A symbol stands for a non-negative size. No general theorem prover: what does not cancel stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Union
+
+_Monomial = tuple["_Atom", ...]  # sorted; () is the constant term; an atom repeats for its powers
+_Terms = tuple[tuple[_Monomial, int], ...]  # sorted by monomial, no zero coefficients
+
+
+class _DimBase:
+    """Arithmetic shared by symbols and expressions; the result is normalised and may be an int."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Dim) -> Dim:
+        return add(_dim(self), other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Dim) -> Dim:
+        return add(_dim(self), mul(other, -1))
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return add(other, mul(_dim(self), -1))
+
+    def __mul__(self, other: Dim) -> Dim:
+        return mul(_dim(self), other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floordiv(_dim(self), other)
+
+    def __neg__(self) -> Dim:
+        return mul(_dim(self), -1)
+
+
+class Sym(_DimBase):
+    """A named unknown size, equal to any other symbol of the same name."""
+
+    __slots__ = ("__weakref__", "name")
+    _interned: ClassVar[weakref.WeakValueDictionary[str, Sym]] = weakref.WeakValueDictionary()
+    name: str
+
+    def __new__(cls, name: str) -> Sym:
+        found = cls._interned.get(name)
+        if found is None:
+            found = super().__new__(cls)
+            found.name = name
+            cls._interned[name] = found
+        return found
+
+    def __reduce__(self) -> tuple[type[Sym], tuple[str]]:
+        return Sym, (self.name,)
+
+    def __repr__(self) -> str:
+        return self.name if _IDENTIFIER.fullmatch(self.name) else '"' + _escape(self.name) + '"'
+
+
+class Div(_DimBase):
+    """`floordiv(a, b)` or `ceildiv(a, b)` that does not simplify: an atom of the polynomials."""
+
+    __slots__ = ("__weakref__", "denominator", "kind", "numerator")
+    _interned: ClassVar[weakref.WeakValueDictionary[tuple[str, Dim, Dim], Div]] = weakref.WeakValueDictionary()
+    kind: str
+    numerator: Dim
+    denominator: Dim
+
+    def __new__(cls, kind: str, numerator: Dim, denominator: Dim) -> Div:
+        key = (kind, numerator, denominator)
+        found = cls._interned.get(key)
+        if found is None:
+            found = super().__new__(cls)
+            found.kind, found.numerator, found.denominator = key
+            cls._interned[key] = found
+        return found
+
+    def __reduce__(self) -> tuple[type[Div], tuple[str, Dim, Dim]]:
+        return Div, (self.kind, self.numerator, self.denominator)
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({self.numerator!r}, {self.denominator!r})"
+
+
+class Expr(_DimBase):
+    """A polynomial that is neither an integer nor a single symbol."""
+
+    __slots__ = ("__weakref__", "terms")
+    _interned: ClassVar[weakref.WeakValueDictionary[_Terms, Expr]] = weakref.WeakValueDictionary()
+    terms: _Terms
+
+    def __new__(cls, terms: _Terms) -> Expr:
+        found = cls._interned.get(terms)
+        if found is None:
+            found = super().__new__(cls)
+            found.terms = terms
+            cls._interned[terms] = found
+        return found
+
+    def __reduce__(self) -> tuple[type[Expr], tuple[_Terms]]:
+        return Expr, (self.terms,)
+
+    def __repr__(self) -> str:
+        parts = []
+        for monomial, coefficient in self.terms:
+            factors = [repr(atom) for atom in monomial]
+            if coefficient != 1 or not factors:
+                factors.insert(0, str(coefficient))
+            parts.append("*".join(factors))
+        return " + ".join(parts)
+
+
+_Atom = Union[Sym, Div]  # noqa: UP007  (a forward-looking alias used in annotations above)
+Dim = int | Sym | Div | Expr
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_fresh = itertools.count()
+
+
+def fresh(prefix: str = "unk") -> Sym:
+    """A symbol no other dimension uses. The name never reaches a file (see `is_fresh`)."""
+    return Sym(f"?{prefix}{next(_fresh)}")
+
+
+def is_fresh(dim: Dim) -> bool:
+    """Whether a dimension is an unknown of our own making, or is computed from one."""
+    return any(s.name.startswith("?") for s in symbols(dim))
+
+
+def _dim(value: _DimBase) -> Dim:
+    assert isinstance(value, Sym | Div | Expr)
+    return value
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _terms(dim: Dim) -> Mapping[_Monomial, int]:
+    if isinstance(dim, int):
+        return {(): dim} if dim else {}
+    if isinstance(dim, Expr):
+        return dict(dim.terms)
+    return {(dim,): 1}
+
+
+def _from_terms(terms: Mapping[_Monomial, int]) -> Dim:
+    kept = sorted(((m, c) for m, c in terms.items() if c), key=lambda t: _order(t[0]))
+    if not kept:
+        return 0
+    if len(kept) == 1:
+        monomial, coefficient = kept[0]
+        if not monomial:
+            return coefficient
+        if len(monomial) == 1 and coefficient == 1:
+            return monomial[0]
+    return Expr(tuple(kept))
+
+
+def _order(monomial: _Monomial) -> tuple[int, str]:
+    return -len(monomial), " ".join(repr(a) for a in monomial)
+
+
+def add(a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        return a + b
+    total = dict(_terms(a))
+    for monomial, coefficient in _terms(b).items():
+        total[monomial] = total.get(monomial, 0) + coefficient
+    return _from_terms(total)
+
+
+def mul(a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    total: dict[_Monomial, int] = {}
+    for (m, c), (n, d) in itertools.product(_terms(a).items(), _terms(b).items()):
+        joined = tuple(sorted((*m, *n), key=repr))
+        total[joined] = total.get(joined, 0) + c * d
+    return _from_terms(total)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    total: Dim = 1
+    for dim in dims:
+        total = mul(total, dim)
+    return total
+
+
+def exact_div(a: Dim, b: Dim) -> Dim | None:
+    """The dimension q with q * b == a for every value of the symbols, or None if there is no such normal form."""
+    if b == 0:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a % b == 0 else None
+    if a == b:
+        return 1
+    divisor = _terms(b)
+    if len(divisor) > 1:
+        return _exact_polynomial_div(a, b)
+    ((monomial, coefficient),) = divisor.items()
+    result: dict[_Monomial, int] = {}
+    for m, c in _terms(a).items():
+        rest = _cancel(m, monomial)
+        if rest is None or c % coefficient:
+            return None
+        result[rest] = c // coefficient
+    return _from_terms(result)
+
+
+def _exact_polynomial_div(a: Dim, b: Dim) -> Dim | None:
+    """Long division by the leading term; exact or None."""
+    quotient: Dim = 0
+    remainder = a
+    lead, lead_coefficient = min(_terms(b).items(), key=lambda t: _order(t[0]))
+    while remainder != 0:
+        m, c = min(_terms(remainder).items(), key=lambda t: _order(t[0]))
+        rest = _cancel(m, lead)
+        if rest is None or c % lead_coefficient:
+            return None
+        step = _from_terms({rest: c // lead_coefficient})
+        quotient = add(quotient, step)
+        remainder = add(remainder, mul(mul(step, b), -1))
+        if len(_terms(remainder)) > 64:
+            return None
+    return quotient
+
+
+def _cancel(monomial: _Monomial, factor: _Monomial) -> _Monomial | None:
+    rest = list(monomial)
+    for atom in factor:
+        if atom not in rest:
+            return None
+        rest.remove(atom)
+    return tuple(rest)
+
+
+def floordiv(a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        if b == 0:
+            raise ZeroDivisionError("a dimension is divided by zero")
+        return a // b
+    exact = exact_div(a, b)
+    return exact if exact is not None else Div("floordiv", a, b)
+
+
+def ceildiv(a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        if b == 0:
+            raise ZeroDivisionError("a dimension is divided by zero")
+        return -(-a // b)
+    exact = exact_div(a, b)
+    return exact if exact is not None else Div("ceildiv", a, b)
+
+
+def symbols(dim: Dim) -> frozenset[Sym]:
+    """All symbols a dimension depends on."""
+    if isinstance(dim, int):
+        return frozenset()
+    if isinstance(dim, Sym):
+        return frozenset((dim,))
+    if isinstance(dim, Div):
+        return symbols(dim.numerator) | symbols(dim.denominator)
+    return frozenset(s for monomial, _ in dim.terms for atom in monomial for s in symbols(atom))
+
+
+def substitute(dim: Dim, value: Callable[[Sym], Dim]) -> Dim:
+    """The dimension with every symbol replaced by `value(symbol)`, normalised again."""
+    if isinstance(dim, int):
+        return dim
+    if isinstance(dim, Sym):
+        return value(dim)
+    if isinstance(dim, Div):
+        divide = floordiv if dim.kind == "floordiv" else ceildiv
+        return divide(substitute(dim.numerator, value), substitute(dim.denominator, value))
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        total = add(total, mul(coefficient, product(substitute(atom, value) for atom in monomial)))
+    return total
+
+
+def evaluate(dim: Dim, binding: Mapping[str, int]) -> int | None:
+    """The size under a binding of names to integers; None if a symbol is unbound."""
+    found = substitute(dim, lambda s: binding.get(s.name, s))
+    return found if isinstance(found, int) else None
+
+
+def unify(a: Dim, b: Dim) -> Dim | None:
+    """The more exact of two descriptions of one size; None if they are two different integers."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a if a == b else None
+    if isinstance(a, int) or (is_fresh(b) and not isinstance(b, int)):
+        return a
+    if isinstance(b, int) or is_fresh(a):
+        return b
+    return a

@@ -1,0 +1,338 @@
+"""The contract of a pass: options as fields, `plan` reads, `apply` mutates, everything skipped has a reason.
+
+A pass is a frozen dataclass. Its fields are at once the Python API, the arguments in a recipe, the help of the
+command line and the documentation. A field whose value is None is *free*: mlc may choose it (`Pass.at`).
+
+    pruned = mlc.passes.Prune(ratio=0.5)(module)
+
+What a pass may see of the world is the `Context`; the objects in it satisfy the protocols of passes/ports.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from ..ir import errors
+from ..ir.core import Module, Op
+from ..ir.errors import Code
+from ..ir.rewrite import Rewriter
+from .ports import Data, Progress, Runner, Statistics, Target
+
+Unit = Literal["ratio", "number", "int", "name", "str", "bool", "ints", "size", "data"]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    unit: Unit,
+    doc: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[object] = (),
+    positional: bool = False,
+) -> Any:
+    """A field of a pass: its default (None: free), unit, range or choices, and one line of documentation."""
+    metadata = {
+        "unit": unit, "doc": doc, "low": low, "high": high, "choices": tuple(choices), "positional": positional,
+    }  # fmt: skip
+    return field(default=default, metadata=metadata)
+
+
+class Need(enum.Enum):
+    """What a pass cannot work without; checked before any work."""
+
+    DATA = "data"
+    LABELS = "labels"
+    TORCH = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the checks after a step may demand of it."""
+
+    lossy: bool  # False: outputs stay equal within float rounding
+    may_grow: bool = False  # the file may become larger
+    changes_io: bool = False  # inputs or outputs may change their type
+
+
+EXACT = Effect(lossy=False)
+LOSSY = Effect(lossy=True)
+
+
+class SkipCode(enum.Enum):
+    """Why a site was left alone; stable names in reports."""
+
+    PINNED_AXIS = "pinned-axis"
+    UNSUPPORTED = "unsupported-by-target"
+    HURTS = "hurts"
+    TOO_SMALL = "too-small"
+    SCOPE = "scope"
+    NO_DATA = "no-data"
+    CONTROL_FLOW = "control-flow"
+    NOT_CONSTANT = "not-constant"
+    SHARED = "shared"
+    GROWS = "grows"
+    ALREADY = "already-done"
+    DTYPE = "dtype"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A site that was changed: what it was, what it is now, and the bytes of weights that saved."""
+
+    site: str
+    before: str
+    after: str
+    saved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A site that was not changed: which, why, and what the user can do about it."""
+
+    site: str
+    code: SkipCode
+    why: str
+    what_to_do: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass will do: plain data, equal for equal inputs, printable as JSON. Passes extend it."""
+
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON data."""
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def plain(value: Any) -> Any:
+    """JSON form of plan data: dataclasses to objects, enums to their value, tuples to lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in a plan")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which ops a step may touch: those in `on` (None: all) and not in `but`. Built from recipe selectors.
+
+    For group passes a group is in scope when every producer of it is in `on` and none is in `but`.
+    """
+
+    on: frozenset[str] | None = None  # names of nodes
+    but: frozenset[str] = frozenset()
+    text: str = ""
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the user named sites: then a site that cannot be served is an error, not a skip."""
+        return self.on is not None
+
+    def allows(self, op: Op) -> bool:
+        return (self.on is None or op.name in self.on) and op.name not in self.but
+
+    def allows_group(self, producers: Iterable[Op]) -> bool:
+        return all(self.allows(op) for op in producers)
+
+
+EVERYWHERE = Scope()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may use. Closed: no globals, no environment variables."""
+
+    target: Target | None = None  # None: any runtime that reads standard ONNX
+    data: Data | None = None  # calibrates and trains; never judges
+    eval: Data | None = None  # judges; never calibrates
+    loss: str = "auto"  # auto: cross-entropy with labels, else relative MSE against the input model
+    scope: Scope = EVERYWHERE
+    stats: Statistics | None = None
+    runner: Runner | None = None
+    progress: Progress | None = None
+    seed: int = 0
+    cache: str | None = None  # folder for reusable results
+    max_memory: int | None = None  # bytes
+    step: int = 0  # position in the recipe
+
+    def rng(self, *tag: str | int) -> np.random.Generator:
+        """A generator keyed by seed, step and `tag`: adding a step never changes another's draws."""
+        key = "/".join(str(t) for t in (self.seed, self.step, *tag)).encode()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(key)[:16], "little")))
+
+
+def _digest(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).digest()
+
+
+@dataclass
+class PassReport:
+    """What one pass did to one module; appended to `Module.history`."""
+
+    name: str
+    text: str  # the step as recipe text
+    done: tuple[Done, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    plan: Plan | None = None
+    seconds: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)  # filled by instruments: nodes, bytes, drift, ...
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.done)
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """Base of all passes. Subclasses are frozen dataclasses whose fields are made by `option`."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    effect: ClassVar[Effect]
+    after: ClassVar[tuple[str, ...]] = ()  # names of passes that must come earlier when both are in a recipe
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _check_field(self.name, f, getattr(self, f.name))
+
+    @abstractmethod
+    def plan(self, module: Module, ctx: Context) -> Plan:
+        """Decide; reads only."""
+
+    @abstractmethod
+    def apply(self, rw: Rewriter, plan: Any, ctx: Context) -> Sequence[Done]:
+        """Carry out a plan; the only mutation; deterministic given the plan."""
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The fields left to mlc."""
+        return tuple(f.name for f in dataclasses.fields(self) if getattr(self, f.name) is None)
+
+    def at(self, strength: float) -> Self:
+        """This pass with its free fields set for a strength in [0, 1]; 0 is the identity. Explicit ones stay."""
+        if self.free:
+            raise errors.error(
+                Code.CANNOT_HONOUR, f"'{self.name}' has no strength to search", help=f"set {', '.join(self.free)}"
+            )
+        return self
+
+    def __call__(self, module: Module, ctx: Context | None = None) -> Module:
+        """Run on a copy of `module` (constants are shared): plan, apply, verify, report."""
+        context = ctx or Context()
+        check_needs(self, context)
+        twin = module.clone()
+        twin.history.append(run_in_place(self, twin, context))
+        return twin
+
+    def __str__(self) -> str:
+        """The pass as recipe text: name and the arguments that differ from their defaults."""
+        given = [
+            f"{f.name}={format_value(getattr(self, f.name), f.metadata['unit'])}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}({', '.join(given)})" if given else self.name
+
+
+def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
+    """Plan and apply a pass to `module` itself, drop what became unused, re-type and verify."""
+    from ..ir.verify import verify
+    from .cleanup import drop_dead
+
+    start = time.perf_counter()
+    plan = step.plan(module, ctx)
+    rewriter = Rewriter(module, by=step.name)
+    done = tuple(step.apply(rewriter, plan, ctx))
+    if rewriter.changed:
+        drop_dead(rewriter)
+        verify(module)
+    return PassReport(
+        step.name, str(step), done, plan.skipped, plan.notes, plan, seconds=time.perf_counter() - start
+    )  # fmt: skip
+
+
+def check_needs(step: Pass, ctx: Context) -> None:
+    """Refuse before any work when something the pass needs is missing."""
+    if Need.DATA in step.needs and ctx.data is None:
+        raise errors.error(
+            Code.NO_DATA, f"'{step.name}' needs calibration data", help="give --data samples.npz (keys = input names)"
+        )
+    if Need.LABELS in step.needs and (ctx.data is None or not ctx.data.has_labels):
+        raise errors.error(Code.NO_DATA, f"'{step.name}' needs labels", help="give --data and --labels KEY")
+    if Need.TORCH in step.needs:
+        require_extra("torch", step.name)
+
+
+def require_extra(extra: str, who: str) -> None:
+    """Fail with the line that installs an optional dependency."""
+    import importlib.util
+
+    if importlib.util.find_spec(extra) is None:
+        raise errors.error(
+            Code.MISSING_EXTRA, f"'{who}' needs {extra}", help=f"pip install 'mlc-compress[{extra}]'"
+        )  # fmt: skip
+
+
+def format_value(value: Any, unit: str) -> str:
+    """A field's value as recipe text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
+    if unit == "ratio":
+        return f"{value * 100:g}%"
+    if unit == "str":
+        return f'"{value}"'
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "bool": (bool,),
+    "ints": (tuple,), "size": (int,), "data": (str,),
+}  # fmt: skip
+
+
+def _check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
+    if value is None and f.default is None:
+        return
+    meta = f.metadata
+    wanted = _TYPES[meta["unit"]]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise errors.error(Code.WRONG_UNIT, f"'{step}.{f.name}' wants {meta['unit']}, not {value!r}")
+    low, high, choices = meta["low"], meta["high"], meta["choices"]
+    for item in value if isinstance(value, tuple) else (value,):
+        if choices and item not in choices:
+            allowed = ", ".join(map(str, choices))
+            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is {item!r}", help=f"choose one of {allowed}")
+        if (low is not None and item < low) or (high is not None and item > high):
+            raise errors.error(
+                Code.OUT_OF_RANGE,
+                f"'{step}.{f.name}' = {format_value(item, meta['unit'])} is out of range",
+                help=f"from {format_value(low, meta['unit'])} to {format_value(high, meta['unit'])}",
+            )

@@ -1,0 +1,93 @@
+"""What passes see of frontends and backends: protocols satisfied structurally, so that nobody imports a neighbour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ..ir.core import Module, Op
+
+Array = np.ndarray[Any, Any]
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How a target serves an op in a form: with a kernel of its own, by emulation, or not at all, and why."""
+
+    level: Literal["native", "emulated", "no"]
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.level != "no"
+
+
+class Target(Protocol):
+    """A runtime on a machine. `form` names how a weight is stored (`int4`, `fp16`); see backends/targets.py."""
+
+    @property
+    def name(self) -> str: ...
+
+    def supports(self, op: Op, form: str, *, block: int = 0, symmetric: bool = True) -> Support: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some samples: one array per input (axis 0 = samples), labels if there are any, and their number."""
+
+    inputs: Feeds
+    labels: Array | None
+    n: int
+
+
+class Data(Protocol):
+    """A stream of samples, never held in memory as a whole."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def has_labels(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int = 1) -> Iterator[Batch]: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class Runner(Protocol):
+    """Executes a module; `taps` are names of values to return besides the outputs."""
+
+    def run(self, module: Module, feeds: Feeds, taps: Sequence[str] = ()) -> dict[str, Array]: ...
+
+
+class Accumulator(Protocol):
+    """A streaming statistic of one value: memory O(value), never O(samples)."""
+
+    def update(self, values: Array) -> None: ...
+
+    def merge(self, other: Any) -> None: ...
+
+    def result(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ask for a statistic of a value, by the value's name: `kind` is a class of passes/accumulators.py."""
+
+    value: str
+    kind: type[Accumulator]
+
+
+class Statistics(Protocol):
+    """Answers requests in one streaming run over the calibration data; memoised per module version."""
+
+    def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]: ...
+
+
+class Progress(Protocol):
+    def advance(self, what: str, done: int, total: int) -> None: ...
