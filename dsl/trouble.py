@@ -1,0 +1,126 @@
+"""Syntax errors in human words: what stands there, what could stand there, and the usual slip behind it."""
+
+from __future__ import annotations
+
+import lark
+
+from ..ir.errors import Code, Diagnostic, Span
+
+_HUMAN = {
+    "NAME": "a name",
+    "NUMBER": "a number",
+    "STRING": "a string",
+    "RPAR": "')'",
+    "RSQB": "']'",
+    "RBRACE": "'}'",
+    "COMMA": "','",
+    "EQUAL": "'='",
+    "CMP": "a comparison such as '<='",
+    "PLUS": "'+'",
+    "__DOT2": "'..'",
+    "__DOT1": "'..'",
+    "WITH": "'with'",
+}
+_SLIPS = {
+    "&": "steps are joined by '+'",
+    ";": "steps are joined by '+', statements of a file by a new line",
+    ",": "steps are joined by '+'; commas separate arguments and bounds",
+    ">": "steps are joined by '+'",
+    "=": "a recipe is given a name in a file: recipe NAME = ...",
+    "==": "an argument is given with one '='",
+    "@": 'a scope is written: step on "pattern"',
+    "$": "names use letters, digits and underscores",
+    "-": "names use underscores, not dashes",
+    "and": "steps are joined by '+'",
+    "if": "a scope is written: step on SELECTOR",
+}
+_CLOSING = {")": "(", "]": "[", "}": "{"}
+
+
+def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) -> Diagnostic:
+    """The diagnostic of a text that is not a recipe; `source` is the text to show (same positions)."""
+    if not text.strip():
+        return Diagnostic(
+            Code.SYNTAX,
+            "the recipe is empty",
+            Span(source, name, 0, 0),
+            label="expected a step",
+            help="write at least one step, for example: prune + int4",
+        )
+    if isinstance(problem, lark.UnexpectedToken) and problem.token.type == "$END":
+        return _ended(problem, text, source, name)
+    if isinstance(problem, lark.UnexpectedToken):
+        token = problem.token
+        start = token.start_pos or 0
+        return Diagnostic(
+            Code.SYNTAX,
+            f"unexpected '{token}'",
+            Span(source, name, start, start + len(token)),
+            label=_expected(problem.expected),
+            help=_SLIPS.get(str(token), ""),
+        )
+    at = problem.pos_in_stream or 0
+    return _character(text, Span(source, name, at, at + 1), problem)
+
+
+def _ended(problem: lark.UnexpectedToken, text: str, source: str, name: str) -> Diagnostic:
+    end = len(text.rstrip())
+    opened = _unclosed(text)
+    note = ""
+    if opened is not None:
+        line, column = Span(source, name, opened, opened + 1).line_column()
+        note = f"'{text[opened]}' was opened at {line}:{column}"
+    return Diagnostic(
+        Code.SYNTAX,
+        "unexpected end of the recipe",
+        Span(source, name, end, end + 1),
+        label=_expected(problem.expected),
+        note=note,
+    )
+
+
+def _character(text: str, span: Span, problem: lark.UnexpectedInput) -> Diagnostic:
+    char = text[span.start]
+    if char in "\"'" or text.startswith(('~"', "~'"), span.start):
+        end = text.find("\n", span.start)
+        whole = Span(span.text, span.name, span.start, len(text.rstrip()) if end < 0 else end)
+        quote = char if char in "\"'" else text[span.start + 1]
+        message = "a string without its end"
+        return Diagnostic(Code.CHARACTER, message, whole, label=f"expected a closing {quote}")
+    allowed = problem.allowed if isinstance(problem, lark.UnexpectedCharacters) else set()
+    return Diagnostic(
+        Code.CHARACTER,
+        f"unexpected character {char!r}",
+        span,
+        label=_expected(allowed or set()),
+        help=_SLIPS.get(char, ""),
+    )
+
+
+def _expected(names: object) -> str:
+    found = set(names) if isinstance(names, set | frozenset | list | tuple | dict) else set()
+    human = list(dict.fromkeys(text for name, text in _HUMAN.items() if name in found))
+    return "expected " + " or ".join(human[:4]) if human else ""
+
+
+def _unclosed(text: str) -> int | None:
+    """The innermost bracket that is still open at the end of the text."""
+    stack: list[int] = []
+    quote = ""
+    comment = False
+    for at, char in enumerate(text):
+        if char == "\n":
+            quote, comment = "", False
+        elif comment:
+            continue
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "#":
+            comment = True
+        elif char in "([{":
+            stack.append(at)
+        elif char in _CLOSING and stack:
+            stack.pop()
+    return stack[-1] if stack else None
