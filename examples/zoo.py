@@ -183,8 +183,10 @@ def _publish(staged: Path, folder: Path) -> None:
 
 
 def _build(entry: Entry, source: Path, root: Path) -> Path:
-    from zoo_build import BUILDERS, VERSION
-
+    try:
+        from zoo_build import BUILDERS, VERSION
+    except ModuleNotFoundError as missing:
+        raise ZooUnavailable(f"building {entry.name} needs the package {missing.name}") from missing
     folder = root / f"{_folder(entry, root).name}.{VERSION}"
     model = folder / f"{entry.name}.onnx"
     if not model.is_file():
@@ -194,7 +196,7 @@ def _build(entry: Entry, source: Path, root: Path) -> Path:
             try:
                 BUILDERS[entry.build](source, staged / model.name)
             except ModuleNotFoundError as missing:
-                raise ZooUnavailable(f"building {entry.name} needs {missing.name}") from missing
+                raise ZooUnavailable(f"building {entry.name} needs the package {missing.name}") from missing
             _publish(staged, folder)
     return model
 

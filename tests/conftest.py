@@ -1,10 +1,17 @@
-"""The tiers in one line at the end of a run: how many tests on real models ran and how many were skipped."""
+"""Real models as a fixture, and one line at the end of a run: how many tests on them ran and how many were skipped."""
 
 from __future__ import annotations
 
 import pytest
+from kit.real import RealModel, real_model
 
 COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> RealModel:
+    """A real model, named by `kit.real.real_models` or `all_models`."""
+    return real_model(request.param)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
