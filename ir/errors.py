@@ -27,10 +27,15 @@ class Code(enum.Enum):
     DUPLICATE = ("E0207", "a name or argument given twice")
     ORDER = ("E0208", "steps in an order that cannot work")
     NOT_YET = ("E0209", "a feature of the language that cannot be executed yet")
+    BAD_PASS = ("E0210", "a pass whose fields cannot be recipe arguments")
+    CYCLE = ("E0211", "a recipe that contains itself")
+    MISSING_ARGUMENT = ("E0212", "a required argument is missing")
+    UNKNOWN_RECIPE = ("E0213", "a recipe that the file does not hold")
     # E03xx bounds
     UNKNOWN_METRIC = ("E0301", "unknown metric")
     METRIC_UNIT = ("E0302", "a bound without its unit")
     BOUND_MISSED = ("E0303", "a bound was not met")
+    BOUND_SENSE = ("E0304", "a bound that asks for the worse side")
     # E04xx selectors
     NO_MATCH = ("E0401", "a selector that matches nothing")
     BAD_SELECTOR = ("E0402", "an invalid selector")
@@ -57,6 +62,7 @@ class Code(enum.Enum):
     NOT_FOUND = ("E0803", "a file was not found")
     USAGE = ("E0804", "wrong use of the command line")
     RUNTIME = ("E0805", "the runtime refuses the model")
+    FORMAT = ("E0806", "a file of a newer format")
 
     @property
     def code(self) -> str:
