@@ -145,7 +145,9 @@ class Llama(nn.Module):
         for layer in self.blk:
             x = layer(x, angle.cos(), angle.sin(), bias)
         x = self.output_norm(x).view(batch * length, -1)
-        return F.linear(x, self.token_embd.weight).view(batch, length, -1)
+        # As addmm: the exporter turns F.linear into a second, transposed copy of the table.
+        logits = torch.addmm(x.new_zeros(1), x, self.token_embd.weight.t())
+        return logits.view(batch, length, -1)
 
 
 def smollm2(weights: Path) -> nn.Module:
