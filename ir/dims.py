@@ -1,14 +1,17 @@
 """Dimensions: integers, symbols and polynomials over them.
 
 `Dim = int | Sym | Expr`. Expressions over + - * floordiv ceildiv are kept as polynomials with integer
-coefficients in a normal form (terms sorted, equal terms joined, constants folded), so that two dimensions
-are equal exactly when their normal forms are. Everything is hash-consed: equal expressions are one object.
+coefficients in a normal form (terms sorted, equal terms joined, constants folded; a division by a positive
+constant keeps only remainders below that constant, so `(N - 1) // 2 + 1`, `ceildiv(N, 2)` and `(N + 1) // 2` are
+one). Equal normal forms mean equal sizes. Everything is hash-consed: equal expressions are one object.
 A symbol stands for a non-negative size. No general theorem prover: what does not cancel stays as it is.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +68,7 @@ class Sym(_DimBase):
         return Sym, (self.name,)
 
     def __repr__(self) -> str:
-        return self.name if _IDENTIFIER.fullmatch(self.name) else '"' + _escape(self.name) + '"'
+        return self.name if _IDENTIFIER.fullmatch(self.name) else json.dumps(self.name, ensure_ascii=False)
 
 
 class Div(_DimBase):
@@ -124,26 +127,30 @@ class Expr(_DimBase):
 _Atom = Union[Sym, Div]  # noqa: UP007  (a forward-looking alias used in annotations above)
 Dim = int | Sym | Div | Expr
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_FRESH = re.compile(r"\?.*\D(\d+)")  # not "?" or "?1", which files use as names
 _fresh = itertools.count()
 
 
 def fresh(prefix: str = "unk") -> Sym:
     """A symbol no other dimension uses. The name never reaches a file (see `is_fresh`)."""
+    assert prefix and not prefix[-1].isdigit(), "the number must stand apart"
     return Sym(f"?{prefix}{next(_fresh)}")
+
+
+def fresh_number(symbol: Sym) -> int | None:
+    """The serial number of a symbol made by `fresh` (later ones are larger); None for a symbol with a name."""
+    found = _FRESH.fullmatch(symbol.name)
+    return int(found[1]) if found else None
 
 
 def is_fresh(dim: Dim) -> bool:
     """Whether a dimension is an unknown of our own making, or is computed from one."""
-    return any(s.name.startswith("?") for s in symbols(dim))
+    return any(fresh_number(s) is not None for s in symbols(dim))
 
 
 def _dim(value: _DimBase) -> Dim:
     assert isinstance(value, Sym | Div | Expr)
     return value
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _terms(dim: Dim) -> Mapping[_Monomial, int]:
@@ -167,8 +174,9 @@ def _from_terms(terms: Mapping[_Monomial, int]) -> Dim:
     return Expr(tuple(kept))
 
 
-def _order(monomial: _Monomial) -> tuple[int, str]:
-    return -len(monomial), " ".join(repr(a) for a in monomial)
+def _order(monomial: _Monomial) -> tuple[int, tuple[str, ...]]:
+    """Graded lexicographic: an order that multiplication respects, which long division needs."""
+    return -len(monomial), tuple(repr(a) for a in monomial)
 
 
 def add(a: Dim, b: Dim) -> Dim:
@@ -246,21 +254,47 @@ def _cancel(monomial: _Monomial, factor: _Monomial) -> _Monomial | None:
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
+    """`a // b`, rounded down."""
+    if b == 0:
+        raise ZeroDivisionError("a dimension is divided by zero")
     if isinstance(a, int) and isinstance(b, int):
-        if b == 0:
-            raise ZeroDivisionError("a dimension is divided by zero")
         return a // b
     exact = exact_div(a, b)
-    return exact if exact is not None else Div("floordiv", a, b)
+    if exact is not None:
+        return exact
+    return _floordiv_constant(a, b) if isinstance(b, int) and b > 0 else Div("floordiv", a, b)
 
 
 def ceildiv(a: Dim, b: Dim) -> Dim:
+    """`a / b`, rounded up. By a positive constant it is a `floordiv`: one normal form for both."""
+    if b == 0:
+        raise ZeroDivisionError("a dimension is divided by zero")
+    if isinstance(b, int) and b > 0:
+        return floordiv(add(a, b - 1), b)
     if isinstance(a, int) and isinstance(b, int):
-        if b == 0:
-            raise ZeroDivisionError("a dimension is divided by zero")
         return -(-a // b)
     exact = exact_div(a, b)
     return exact if exact is not None else Div("ceildiv", a, b)
+
+
+def _floordiv_constant(a: Dim, divisor: int) -> Dim:
+    """Multiples of the divisor leave the division, a common factor cancels, nested divisions become one."""
+    whole = _from_terms({m: c // divisor for m, c in _terms(a).items()})
+    rest = {m: c % divisor for m, c in _terms(a).items() if c % divisor}
+    offset = rest.pop((), 0)
+    if not rest:
+        return whole
+    factor = math.gcd(divisor, *rest.values())
+    inner = _from_terms({m: c // factor for m, c in rest.items()})
+    offset //= factor
+    divisor //= factor
+    if divisor == 1:
+        return add(whole, add(inner, offset))
+    if isinstance(inner, Div) and inner.kind == "floordiv":
+        d = inner.denominator
+        if isinstance(d, int) and d > 0:  # (x // d + k) // e == (x + k * d) // (d * e)
+            return add(whole, floordiv(add(inner.numerator, offset * d), d * divisor))
+    return add(whole, Div("floordiv", add(inner, offset), divisor))
 
 
 def symbols(dim: Dim) -> frozenset[Sym]:
@@ -290,8 +324,11 @@ def substitute(dim: Dim, value: Callable[[Sym], Dim]) -> Dim:
 
 
 def evaluate(dim: Dim, binding: Mapping[str, int]) -> int | None:
-    """The size under a binding of names to integers; None if a symbol is unbound."""
-    found = substitute(dim, lambda s: binding.get(s.name, s))
+    """The size under a binding of names to integers; None if a symbol is unbound or a divisor is zero."""
+    try:
+        found = substitute(dim, lambda s: binding.get(s.name, s))
+    except ZeroDivisionError:
+        return None
     return found if isinstance(found, int) else None
 
 
