@@ -17,6 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from kit.net import Net
+
 from mlc.ir import dims
 from mlc.ir.core import Ints, Module, Value
 from mlc.ir.dims import Dim, Sym
