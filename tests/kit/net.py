@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from mlc.ir.constants import Constant
 from mlc.ir.core import Attr, Graph, Module, Op, Value
 from mlc.ir.dtypes import DType
