@@ -7,12 +7,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from . import dtypes
 from .dtypes import DType
+from .errors import Code, MlcError, error
 from .types import TensorType
 
 _CHUNK_BYTES = 32 << 20
@@ -24,16 +25,45 @@ class Payload(Protocol):
     def array(self) -> np.ndarray[Any, Any]: ...
 
 
+@runtime_checkable
+class RawPayload(Protocol):
+    """A payload that holds the file form: any stretch of its bytes can be had without touching the rest."""
+
+    def array(self) -> np.ndarray[Any, Any]: ...
+
+    def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]: ...
+
+
 class ArrayPayload:
-    """Elements in memory (unpacked; shared, never copied)."""
+    """Elements in memory: unpacked, shared, never copied; handed out read-only."""
 
     __slots__ = ("_array",)
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._array = array
+        self._array = array.view()
+        self._array.flags.writeable = False
 
     def array(self) -> np.ndarray[Any, Any]:
         return self._array
+
+
+class PackedPayload:
+    """Elements in memory in the file form: sub-byte types take as little as they will in the file."""
+
+    __slots__ = ("_raw", "dtype", "shape")
+
+    def __init__(self, raw: np.ndarray[Any, Any], dtype: DType, shape: tuple[int, ...]) -> None:
+        assert raw.dtype == np.uint8
+        assert raw.size == dtype.nbytes(_count(shape))
+        self._raw, self.dtype, self.shape = raw, dtype, shape
+
+    def array(self) -> np.ndarray[Any, Any]:
+        if self.dtype.bits < 8:
+            return unpack(self._raw, self.dtype, self.shape)
+        return self._raw.view(self.dtype.numpy).reshape(self.shape)
+
+    def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        return self._raw[start:stop]
 
 
 class FilePayload:
@@ -53,10 +83,30 @@ class FilePayload:
         if self.nbytes == 0:
             return np.zeros(self.shape, self.dtype.numpy)
         if self.dtype.bits < 8:
-            raw = np.memmap(self.path, np.uint8, "r", self.offset, (self.nbytes,))
-            return unpack(raw, self.dtype, self.shape)
-        little_endian = self.dtype.numpy.newbyteorder("<") if self.dtype.numpy.itemsize > 1 else self.dtype.numpy
-        return np.memmap(self.path, little_endian, "r", self.offset, self.shape)
+            return unpack(self._map(np.dtype(np.uint8), (self.nbytes,)), self.dtype, self.shape)
+        return self._map(self.dtype.numpy.newbyteorder("<"), self.shape)
+
+    def _map(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        try:
+            return np.asarray(np.memmap(self.path, dtype, "r", self.offset, shape))
+        except (OSError, ValueError) as problem:
+            raise self._lost() from problem
+
+    def _lost(self) -> MlcError:
+        wanted = f"{self.nbytes} bytes at {self.offset} of {self.path}"
+        return error(
+            Code.EXTERNAL_DATA, f"cannot read {wanted}", help="keep the model's files in place while it is used"
+        )
+
+    def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Read, not mapped: the pages of a big tensor that is streamed never count as resident."""
+        try:
+            found = np.fromfile(self.path, np.uint8, stop - start, offset=self.offset + start)
+        except OSError as problem:
+            raise self._lost() from problem
+        if found.size != stop - start:  # numpy returns what there is
+            raise self._lost()
+        return found
 
 
 class Constant:
@@ -73,6 +123,8 @@ class Constant:
     def of(cls, array: Any, dtype: DType | None = None, origin: str = "") -> Constant:
         """A constant from an array or a Python number; `dtype` defaults to the array's."""
         values = np.asarray(array)
+        if not values.dtype.isnative:
+            values = values.astype(values.dtype.newbyteorder("="))
         if dtype is not None:
             values = values.astype(dtype.numpy, copy=False)
         kind = dtype or dtypes.of_numpy(values.dtype)
@@ -105,8 +157,28 @@ class Constant:
         """All elements, unpacked. A view where possible: never write to it."""
         return self.payload.array()
 
+    def flat(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Elements `start` to `stop` of the flattened tensor, unpacked; only they are read where the payload allows.
+
+        `start` must lie on a byte. Never write to the result.
+        """
+        stop = min(stop, self.elements)
+        if not isinstance(self.payload, RawPayload):
+            return self.array().reshape(-1)[start:stop]
+        bits = self.dtype.bits
+        assert start * bits % 8 == 0, "the stretch starts within a byte"
+        raw = self.payload.raw(start * bits // 8, -(-stop * bits // 8))
+        if bits < 8:
+            return unpack(raw, self.dtype, (stop - start,))
+        return raw.view(self.dtype.numpy.newbyteorder("<") if bits > 8 else self.dtype.numpy)
+
     def chunks(self) -> Iterator[bytes]:
         """The bytes of the file form, in pieces of bounded size (element-aligned rows of the flat tensor)."""
+        assert self.dtype is not DType.STR, "text has no file form of fixed width"
+        if isinstance(self.payload, RawPayload):
+            for start in range(0, self.nbytes, _CHUNK_BYTES):
+                yield self.payload.raw(start, min(start + _CHUNK_BYTES, self.nbytes)).tobytes()
+            return
         flat = self.array().reshape(-1)
         step = max(8, _CHUNK_BYTES // max(1, flat.itemsize) // 8 * 8)
         for start in range(0, flat.size, step):
@@ -131,7 +203,9 @@ class Constant:
 
     def same(self, other: Constant) -> bool:
         """Whether two constants hold the same bits under the same type."""
-        return self is other or (self.type == other.type and self.digest() == other.digest())
+        if self.type != other.type:
+            return False
+        return self is other or self.payload is other.payload or self.digest() == other.digest()
 
     def __repr__(self) -> str:
         return f"Constant({self.type})"
