@@ -59,14 +59,22 @@ class Data(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class Runner(Protocol):
-    """Executes a module; `taps` are names of values to return besides the outputs."""
+class Executable(Protocol):
+    """A module made ready to run."""
 
-    def run(self, module: Module, feeds: Feeds, taps: Sequence[str] = ()) -> dict[str, Array]: ...
+    def run(self, feeds: Feeds) -> dict[str, Array]: ...
+
+
+class Runner(Protocol):
+    """Makes modules ready to run; `taps` are names of values to return besides the outputs."""
+
+    def prepare(self, module: Module, taps: Sequence[str] = ()) -> Executable: ...
 
 
 class Accumulator(Protocol):
     """A streaming statistic of one value: memory O(value), never O(samples)."""
+
+    def __init__(self, axis: int | None = None) -> None: ...
 
     def update(self, values: Array) -> None: ...
 
@@ -77,10 +85,11 @@ class Accumulator(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """Ask for a statistic of a value, by the value's name: `kind` is a class of passes/accumulators.py."""
+    """Ask for a statistic of the value called `value`: `kind` is a class of passes/accumulators.py."""
 
     value: str
     kind: type[Accumulator]
+    axis: int | None = None
 
 
 class Statistics(Protocol):

@@ -1,0 +1,146 @@
+"""The report of a compilation: one JSON document, and its view on a terminal.
+
+`format` is the version of the layout; readers refuse a newer major. Everything but `measurements` is the same for
+the same inputs, seed, threads and machine type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..ir import errors
+from ..ir.errors import Code
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+FORMAT = 1
+_SHOWN_SKIPS = 6
+
+Report = dict[str, Any]
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """Canonical JSON text: keys in the order in which the compiler wrote them, two spaces, a final newline."""
+    return json.dumps({"format": FORMAT, **report}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(path: Path) -> Report:
+    """A report from a file. Errors: TEXT for something else than a report of this format."""
+    try:
+        found = json.loads(path.read_text())
+        version = found["format"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise errors.error(Code.TEXT, f"{str(path)!r} is not a report of mlc") from cause
+    if version > FORMAT:
+        raise errors.error(Code.TEXT, f"{str(path)!r} has format {version}; this mlc reads up to {FORMAT}")
+    return dict(found)
+
+
+def size(count: float) -> str:
+    """Bytes for people: `10.9 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def count(number: float | str | None) -> str:
+    """A count for people: `4.1 G`; symbolic counts as they are."""
+    if number is None or isinstance(number, str):
+        return number or "-"
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(number) < 1000 or unit == " T":
+            return f"{number:.0f}{unit}" if unit == "" else f"{number:.1f}{unit}"
+        number /= 1000
+    raise AssertionError("unreachable")
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """Print the report: steps, what was not done and why, and the totals."""
+    from rich.text import Text
+
+    source, artifact = report["source"], report["artifact"]
+    console.print(Text.assemble(("mlc ", "bold"), f"{source['path']}  +  {report['recipe']}  ->  {artifact['path']}"))
+    console.print(_steps(report["steps"]))
+    for line in _not_done(report["steps"]):
+        console.print(Text(line))
+    for line in report.get("lowering", ()):
+        console.print(Text(f"lowered: {line}"))
+    console.print(_totals(report))
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if report["status"] != "done":
+        console.print(Text(f"status: {report['status']}", style="bold red"))
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("step", "changed", "skipped", "nodes", "params", "weights", "MACs", "drift"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    for step in steps:
+        before, after = step["before"], step["after"]
+        drift = step.get("drift")
+        table.add_row(
+            step["text"],
+            str(len(step["done"])),
+            str(len(step["skipped"])),
+            f"{before['nodes']} > {after['nodes']}",
+            f"{count(before['params'])} > {count(after['params'])}",
+            f"{size(before['bytes'])} > {size(after['bytes'])}",
+            f"{count(before['macs'])} > {count(after['macs'])}",
+            "-" if drift is None else f"{drift:.2g}",
+        )
+    return table
+
+
+def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Skipped sites grouped by step and reason, the most frequent first."""
+    lines = []
+    for step in steps:
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for skip in step["skipped"]:
+            groups.setdefault((skip["code"], skip["why"], skip["what_to_do"]), []).append(skip["site"])
+        ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
+        for (code, why, what_to_do), sites in ordered[:_SHOWN_SKIPS]:
+            example = sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
+            advice = f" ({what_to_do})" if what_to_do else ""
+            lines.append(f"not done by {step['name']}: {example}: {code}: {why}{advice}")
+        rest = Counter({key[0]: len(sites) for key, sites in ordered[_SHOWN_SKIPS:]})
+        if rest:
+            lines.append(f"not done by {step['name']}: {rest.total()} more sites, listed in the report file")
+        lines += [f"{step['name']}: {note}" for note in step["notes"]]
+    return lines
+
+
+def _totals(report: Mapping[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    sizes = report["size"]
+    table.add_row("size", f"{size(sizes['source'])} > {size(sizes['artifact'])} ({sizes['ratio']:.3f}x of the source)")
+    latency = report["measurements"].get("latency")
+    if latency:
+        table.add_row(
+            "speed",
+            f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}] "
+            f"({latency["source_ms"]:.2f} > {latency["artifact_ms"]:.2f} ms CPU time, {latency["threads"]} thread(s))",
+        )
+    checks = report["checks"]
+    if checks.get("cosine") is not None:
+        table.add_row("agreement", f"cosine {checks['cosine']:.6f}, judged on {checks['judged_on']}")
+    for name, value in checks.items():
+        if name in ("loads", "fast") and value is not None:
+            table.add_row(name, str(value))
+    table.add_row("runs on", f"{report['target']}; needs ONNX Runtime >= {report['artifact']['least_onnxruntime']}")
+    return table

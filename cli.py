@@ -1,0 +1,287 @@
+"""The command line. Every command is a thin layer over mlc.compiler; heavy modules load when a command runs.
+
+Exit status: 0 done, 1 a bug of mlc, 2 the user's input or a missing extra, 3 a bound or --strict missed (the best
+artifact is saved), 4 out of memory or disk, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__
+from .ir import errors
+from .ir.errors import Code, Diagnostic, MlcError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="mlc compiles trained neural networks into smaller, faster ones.",
+)
+
+Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_default=False)]
+Recipe = Annotated[
+    str, typer.Option("--recipe", "-r", help="steps joined by '+', or a file: recipe.mlc[:name]", show_default=False)
+]
+Data = Annotated[Path | None, typer.Option(help="calibration samples: an .npz with the input names as keys")]
+Eval = Annotated[Path | None, typer.Option("--eval", help="samples that judge the result (default: a share of --data)")]
+Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
+To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="a folder, or a file X.onnx  [default: STEM.mlc]", show_default=False),
+]
+Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+Threads = Annotated[int, typer.Option(help="threads of the runtime while checking and measuring", min=1)]
+MaxMemory = Annotated[str | None, typer.Option(help="memory the checks may use, e.g. 2GiB  [default: half of RAM]")]
+Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
+Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
+Strict = Annotated[bool, typer.Option("--strict", help="any skipped site is an error (exit 3)")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+External = Annotated[str, typer.Option(help="weights in a file of their own: auto (above 1.5 GiB), always, never")]
+Opset = Annotated[
+    int | None, typer.Option(help="the opset of the emitted file  [default: the one the model was raised to]")
+]
+PrintChanges = Annotated[bool, typer.Option("--print-changes", help="print the IR after every step that changed it")]
+
+
+@app.command()
+def compile(
+    model: Model,
+    recipe: Recipe,
+    data: Data = None,
+    eval: Eval = None,
+    labels: Labels = None,
+    to: To = "ort(cpu)",
+    output: Out = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    max_memory: MaxMemory = None,
+    dims: Dims = None,
+    check: Check = "full",
+    strict: Strict = False,
+    force: Force = False,
+    external_data: External = "auto",
+    opset: Opset = None,
+    print_changes: PrintChanges = False,
+    json: Json = False,
+) -> None:
+    """Compile a model with a recipe and write the artifact."""
+    from . import compiler
+
+    result = compiler.compile(
+        model,
+        recipe,
+        output=output or Path(f"{model.stem}.mlc"),
+        data=data,
+        eval=eval,
+        labels=labels,
+        to=to,
+        seed=seed,
+        threads=threads,
+        max_memory=_bytes(max_memory),
+        dims=_dims(dims),
+        check=check,
+        strict=strict,
+        force=force,
+        external=external_data,
+        opset=opset,
+        print_changes=sys.stderr if print_changes else None,
+    )
+    if json:
+        typer.echo(result.to_json(), nl=False)
+    else:
+        result.show(_console())
+    if result.missed:
+        raise errors.BoundError(result.missed)
+
+
+@app.command()
+def plan(
+    model: Model,
+    recipe: Recipe,
+    data: Data = None,
+    labels: Labels = None,
+    to: To = "ort(cpu)",
+    seed: Seed = 0,
+    dims: Dims = None,
+    json: Json = False,
+) -> None:
+    """Show what a recipe would do to a model, step by step; nothing is written."""
+    from . import compiler
+
+    plans = compiler.plan(model, recipe, data=data, labels=labels, to=to, seed=seed, dims=_dims(dims))
+    if json:
+        typer.echo(compiler.plans_to_json(plans), nl=False)
+    else:
+        compiler.show_plans(plans, _console())
+
+
+@app.command()
+def explain(recipe: Annotated[str, typer.Argument(help="a recipe")]) -> None:
+    """Show the steps a recipe stands for, and what each of them does."""
+    from . import compiler
+
+    for line in compiler.explain(recipe):
+        typer.echo(line)
+
+
+@app.command()
+def passes(name: Annotated[str | None, typer.Argument(help="one pass", show_default=False)] = None) -> None:
+    """List all passes, or describe one with its arguments."""
+    from . import compiler
+
+    for line in compiler.describe_passes(name):
+        typer.echo(line)
+
+
+@app.command()
+def inspect(
+    model: Model,
+    text: Annotated[bool, typer.Option("--text", help="print the IR")] = False,
+    dims: Dims = None,
+    json: Json = False,
+) -> None:
+    """Show a model: inputs, outputs, operators, parameters, cost."""
+    from . import compiler
+
+    if text:
+        from .ir.text import print_module
+
+        typer.echo(print_module(compiler.load(model)))
+        return
+    facts = compiler.inspect(model, dims=_dims(dims))
+    if json:
+        typer.echo(_json(facts))
+    else:
+        compiler.show_facts(facts, _console())
+
+
+@app.command()
+def verify(
+    a: Annotated[Path, typer.Argument(help="the reference model")],
+    b: Annotated[Path, typer.Argument(help="the model to compare")],
+    eval: Eval = None,
+    dims: Dims = None,
+    seed: Seed = 0,
+    min_cosine: Annotated[float, typer.Option(help="exit 3 when the worst output agrees less", min=-1, max=1)] = 0.99,
+    json: Json = False,
+) -> None:
+    """Run two models on the same samples and compare their outputs."""
+    from . import compiler
+
+    found = compiler.compare(a, b, eval=eval, dims=_dims(dims), seed=seed)
+    typer.echo(_json(found) if json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    if not found["integers_equal"] or (found["cosine"] is not None and found["cosine"] < min_cosine):
+        worst = f"cosine {found['cosine']:.6f}" if found["cosine"] is not None else "different values"
+        raise errors.BoundError(
+            Diagnostic(Code.BOUND_MISSED, f"{str(b)!r} does not agree with {str(a)!r}: {worst}", where=str(b))
+        )
+
+
+@app.command()
+def bench(
+    a: Annotated[Path, typer.Argument(help="the baseline")],
+    b: Annotated[Path, typer.Argument(help="the model to time")],
+    threads: Threads = 1,
+    dims: Dims = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Time two models interleaved in one run: median CPU time and the ratio with its 95 % interval."""
+    from . import compiler
+
+    found = compiler.bench(a, b, threads=threads, dims=_dims(dims), seed=seed)
+    if json:
+        typer.echo(_json(found))
+    else:
+        typer.echo(
+            f"{found['source_ms']:.3f} ms > {found['artifact_ms']:.3f} ms: "
+            f"{found['speedup']:.2f}x [{found['low']:.2f}, {found['high']:.2f}]"
+        )
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(f"mlc {__version__}")
+        raise typer.Exit
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _json(data: Any) -> str:
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def _dims(text: str | None) -> dict[str, int]:
+    """`N=1,T=128` as a mapping. Errors: BAD_DIMS naming the part that is wrong."""
+    found: dict[str, int] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, size = part.partition("=")
+        if not name.strip() or not size.strip().isdigit() or int(size) < 1:
+            raise errors.error(
+                Code.BAD_DIMS,
+                f"{part!r} is not NAME=SIZE with a size of at least 1",
+                where="--dims",
+                help="write N=1,T=128",
+            )
+        found[name.strip()] = int(size)
+    return found
+
+
+def _bytes(text: str | None) -> int | None:
+    """A size with its unit as bytes."""
+    if text is None:
+        return None
+    units = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+    for unit in sorted(units, key=len, reverse=True):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return int(float(number) * units[unit])
+    raise errors.error(Code.WRONG_UNIT, f"{text!r} is not a size", where="--max-memory", help="write 2GiB or 500MB")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit status of one command line. A user's mistake never shows a traceback."""
+    try:
+        status = app(arguments, prog_name="mlc", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except typer.TyperException as mistake:
+        usage = Diagnostic(Code.USAGE, mistake.format_message(), help="see mlc --help")
+        return _fail(MlcError(usage))
+    except MlcError as mistake:
+        return _fail(mistake)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted: nothing was written", err=True)
+        return 130
+    except MemoryError:
+        return _fail(
+            errors.ResourceError(Diagnostic(Code.OUTPUT, "out of memory", help="lower --max-memory, or --check fast"))
+        )
+
+
+def _fail(mistake: MlcError) -> int:
+    typer.echo(str(mistake), err=True)
+    return mistake.exit_status

@@ -1,0 +1,141 @@
+"""Instruments of the pipeline: sizes, printing after changes, numerics, and finding the step that breaks a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from ..ir.core import Module
+from ..ir.cost import module_cost
+from ..ir.dims import Dim
+from ..ir.text import print_module
+from .base import Context, PassReport
+from .pipeline import PlannedStep, run
+from .ports import Array, Feeds, Runner
+
+
+class SizeDelta:
+    """Nodes, parameters, weight bytes and MACs before and after every step."""
+
+    def __init__(self, dims: Mapping[str, int] | None = None) -> None:
+        self._dims = dict(dims or {})
+        self._last: dict[str, Any] = {}
+
+    def before(self, index: int, step: PlannedStep, module: Module) -> None:
+        self._last = self._last or sizes(module, self._dims)
+
+    def after(self, index: int, step: PlannedStep, module: Module, report: PassReport) -> None:
+        now = sizes(module, self._dims)
+        report.metrics["before"], report.metrics["after"] = self._last, now
+        self._last = now
+
+
+def sizes(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
+    """Node, parameter, byte and MAC counts; MACs are text while a dimension they need is unbound."""
+    from ..ir.cost import bind
+
+    cost = module_cost(module)
+    macs: Dim | None = bind(cost.macs, dims)
+    return {
+        "nodes": sum(1 for _ in module.walk()),
+        "params": cost.parameters,
+        "bytes": cost.weight_bytes,
+        "macs": macs if isinstance(macs, int) else str(cost.macs),
+    }
+
+
+class PrintChanged:
+    """Prints the IR text after every step that changed it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def before(self, index: int, step: PlannedStep, module: Module) -> None:
+        """Nothing to note."""
+
+    def after(self, index: int, step: PlannedStep, module: Module, report: PassReport) -> None:
+        if report.changed:
+            self._stream.write(f"// after step {index + 1}: {step}\n{print_module(module)}\n")
+
+
+class Drift:
+    """Distance of every float output from the reference's after each step (1 - cosine, worst output)."""
+
+    def __init__(self, runner: Runner, feeds: Sequence[Feeds], reference: Sequence[Mapping[str, Array]]) -> None:
+        self._runner, self._feeds, self._reference = runner, feeds, reference
+
+    def before(self, index: int, step: PlannedStep, module: Module) -> None:
+        """Nothing to note."""
+
+    def after(self, index: int, step: PlannedStep, module: Module, report: PassReport) -> None:
+        if report.changed:
+            report.metrics["drift"] = drift(self._runner, module, self._feeds, self._reference)
+
+
+def drift(runner: Runner, module: Module, feeds: Sequence[Feeds], reference: Sequence[Mapping[str, Array]]) -> float:
+    """Largest 1 - cosine over samples and float outputs; 1 for outputs that differ in shape or are not finite."""
+    worst = 0.0
+    executable = runner.prepare(module)
+    for feed, expected in zip(feeds, reference):
+        found = executable.run(feed)
+        for name, wanted in expected.items():
+            if wanted.dtype.kind == "f":
+                worst = max(worst, 1.0 - cosine(wanted, found[name]))
+    return worst
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine of two arrays seen as vectors; 1 if both are zero, 0 if shapes or finiteness differ."""
+    if a.shape != b.shape:
+        return 0.0
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    same = np.isfinite(x)
+    if not np.array_equal(same, np.isfinite(y)):
+        return 0.0
+    x, y = x[same], y[same]
+    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    if norm == 0.0:
+        return 1.0 if np.array_equal(x, y) else 0.0
+    return float(x @ y) / norm
+
+
+def first_diverging(
+    runner: Runner, before: Module, after: Module, feeds: Feeds, *, tolerance: float = 1e-3
+) -> tuple[str, float] | None:
+    """The first op, in program order, whose result (found by name in both modules) differs by more than
+    `tolerance` in cosine; with that distance. None if all common values agree."""
+    names = {v.name for op in before.graph.ops for v in op.results}
+    common = [op for op in after.graph.ops if any(v.name in names for v in op.results)]
+    taps = [v.name for op in common for v in op.results if v.name in names]
+    expected, found = runner.prepare(before, taps).run(feeds), runner.prepare(after, taps).run(feeds)
+    for op in common:
+        for value in op.results:
+            if value.name in names and expected[value.name].dtype.kind == "f":
+                distance = 1.0 - cosine(expected[value.name], found[value.name])
+                if distance > tolerance:
+                    return op.name, distance
+    return None
+
+
+def bisect(steps: Sequence[PlannedStep], module: Module, ctx: Context, holds: Callable[[Module], bool]) -> int | None:
+    """Index of the first step after which `holds` is false; None if it holds to the end.
+
+    Assumes that what is broken stays broken, so that O(log n) prefixes are run.
+    """
+    low, high = 0, len(steps)  # the prefix of length `low` holds, that of length `high` is the suspect
+    if _prefix_holds(steps, high, module, ctx, holds):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _prefix_holds(steps, middle, module, ctx, holds) else (low, middle)
+    return high - 1
+
+
+def _prefix_holds(
+    steps: Sequence[PlannedStep], length: int, module: Module, ctx: Context, holds: Callable[[Module], bool]
+) -> bool:
+    twin = module.clone()
+    run(steps[:length], twin, ctx)
+    return holds(twin)

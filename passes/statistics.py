@@ -1,0 +1,86 @@
+"""Answers statistics requests in streaming runs over the calibration data.
+
+All requests of one call share a run; their values are tapped in groups whose activations fit `max_memory`.
+Results are memoised per module version (its text), so a following exact step that asks again pays nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..ir.core import Module, Value
+from ..ir.dims import evaluate
+from ..ir.text import print_module
+from ..ir.types import TensorType
+from .ports import Accumulator, Data, Progress, Request, Runner
+
+_DEFAULT_BUDGET = 512 << 20
+
+
+class StreamingStatistics:
+    """`Statistics` of passes/ports.py over a data source and a runner."""
+
+    def __init__(
+        self,
+        data: Data,
+        runner: Runner,
+        *,
+        batch: int = 1,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._data, self._runner, self._batch = data, runner, batch
+        self._budget = _DEFAULT_BUDGET if max_memory is None else max_memory // 4
+        self._progress = progress
+        self._memo: dict[tuple[str, Request], Any] = {}
+
+    def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]:
+        """One result per request, from the memo or from as few runs as the memory budget allows."""
+        version = _version(module)
+        missing = [r for r in dict.fromkeys(requests) if (version, r) not in self._memo]
+        for group in self._groups(module, missing):
+            for request, result in self._run(module, group).items():
+                self._memo[version, request] = result
+        return {r: self._memo[version, r] for r in requests}
+
+    def _run(self, module: Module, requests: Sequence[Request]) -> dict[Request, Any]:
+        accumulators: dict[Request, Accumulator] = {r: r.kind(r.axis) for r in requests}
+        taps = tuple(dict.fromkeys(r.value for r in requests))
+        executable = self._runner.prepare(module, taps)
+        seen = 0
+        for batch in self._data.batches(self._batch):
+            values = executable.run(batch.inputs)
+            for request, accumulator in accumulators.items():
+                accumulator.update(values[request.value])
+            seen += batch.n
+            if self._progress is not None:
+                self._progress.advance("statistics", seen, len(self._data))
+        return {request: accumulator.result() for request, accumulator in accumulators.items()}
+
+    def _groups(self, module: Module, requests: Sequence[Request]) -> Iterator[list[Request]]:
+        sizes = {value.name: _bytes(value) * self._batch for value in module.values()}
+        group: list[Request] = []
+        used = 0
+        for request in requests:
+            size = sizes.get(request.value, 0)
+            if group and used + size > self._budget:
+                yield group
+                group, used = [], 0
+            group.append(request)
+            used += size
+        if group:
+            yield group
+
+
+def _bytes(value: Value) -> int:
+    """An estimate of one sample's bytes; unknown sizes count as one megabyte."""
+    if not isinstance(value.type, TensorType):
+        return 1 << 20
+    elements = evaluate(value.type.elements, {})
+    return 1 << 20 if elements is None else value.type.dtype.nbytes(elements)
+
+
+def _version(module: Module) -> str:
+    return hashlib.sha256(print_module(module, digests=True).encode()).hexdigest()

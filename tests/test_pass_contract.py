@@ -1,0 +1,170 @@
+"""The contract of passes: options, scopes, reports, order, the registry, instruments, strength."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mlc.ir.core import Graph, Module, Value
+from mlc.ir.dtypes import DType
+from mlc.ir.errors import MlcError
+from mlc.ir.rewrite import Rewriter
+from mlc.ir.types import tensor
+from mlc.passes import registry
+from mlc.passes.base import EXACT, LOSSY, Context, Done, Effect, Need, Pass, Plan, Scope, option, plain
+from mlc.passes.pipeline import PlannedStep, check_order, run
+from mlc.passes.strength import largest, smallest
+
+
+@dataclass(frozen=True)
+class ScalePlan(Plan):
+    constants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scale(Pass):
+    """Multiplies every constant by `factor`."""
+
+    name: ClassVar[str] = "scale"
+    effect: ClassVar[Effect] = LOSSY
+    factor: float = option(2.0, unit="number", low=0.5, high=4.0, doc="the factor", positional=True)
+    mode: str = option("all", unit="name", choices=("all", "none"), doc="which")
+    ratio: float | None = option(None, unit="ratio", low=0.0, high=1.0, doc="free")
+
+    def plan(self, module: Module, ctx: Context) -> ScalePlan:
+        return ScalePlan(constants=tuple(module.constants) if self.mode == "all" else ())
+
+    def apply(self, rw: Rewriter, plan: ScalePlan, ctx: Context) -> Sequence[Done]:
+        for name in plan.constants:
+            old = rw.module.constants[name]
+            assert old.constant is not None
+            new = rw.constant((old.constant.array() * self.factor).astype(np.float32), f"{name}_scaled")
+            rw.replace_uses(old, new)
+        return [Done(name, "1", f"{self.factor:g}") for name in plan.constants]
+
+
+@dataclass(frozen=True)
+class Late(Scale):
+    name: ClassVar[str] = "late"
+    after: ClassVar[tuple[str, ...]] = ("scale",)
+
+
+@dataclass(frozen=True)
+class Hungry(Scale):
+    name: ClassVar[str] = "hungry"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
+
+
+def module_with_weight() -> Module:
+    x = Value(tensor(DType.F32, "N", 3), "x")
+    module = Module(Graph("g", [x]), opset=21)
+    rw = Rewriter(module)
+    weight = rw.constant(np.ones((3, 2), np.float32), "w")
+    product = rw.insert("MatMul", [x, weight], before=module.graph, names=["y"])
+    module.graph._add_output(product.result, "y")
+    return module
+
+
+def test_a_pass_leaves_its_input_alone_and_reports() -> None:
+    module = module_with_weight()
+    twin = Scale(factor=3.0)(module)
+    assert list(module.constants) == ["w"]
+    assert module.history == []
+    assert list(twin.constants) == ["w_scaled"]  # the old one is dropped: dead constants never stay
+    assert twin.constants["w_scaled"].constant is not None
+    assert float(twin.constants["w_scaled"].constant.array()[0, 0]) == 3.0
+    (report,) = twin.history
+    assert report.text == "scale(factor=3)"  # type: ignore[attr-defined]
+    assert report.done == (Done("w", "1", "3"),)  # type: ignore[attr-defined]
+
+
+def test_plans_are_equal_for_equal_inputs_and_are_json() -> None:
+    module = module_with_weight()
+    first, second = Scale().plan(module, Context()), Scale().plan(module.clone(), Context())
+    assert first == second
+    assert json.loads(json.dumps(first.to_json())) == {"skipped": [], "notes": [], "constants": ["w"]}
+    with pytest.raises(TypeError, match="no place in a plan"):
+        plain(object())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factor": 9.0}, "'scale.factor' = 9 is out of range"),
+        ({"factor": "big"}, "'scale.factor' wants number"),
+        ({"factor": True}, "'scale.factor' wants number"),
+        ({"mode": "some"}, "choose one of all, none"),
+        ({"ratio": 1.5}, "'scale.ratio' = 150% is out of range"),
+    ],
+)
+def test_fields_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlcError) as caught:
+        Scale(**arguments)
+    assert message in str(caught.value)
+
+
+def test_free_fields_and_their_text() -> None:
+    assert Scale().free == ("ratio",)
+    assert Scale(ratio=0.25).free == ()
+    assert str(Scale(ratio=0.25, mode="none")) == "scale(mode=none, ratio=25%)"
+    assert str(Scale()) == "scale"
+
+
+def test_order_is_checked_and_names_both_steps() -> None:
+    check_order([Scale(), Late()])
+    with pytest.raises(MlcError, match=r"'scale' comes after 'late'") as caught:
+        check_order([Late(), Scale()])
+    assert "write scale before late" in str(caught.value)
+
+
+def test_needs_are_checked_before_any_work() -> None:
+    module = module_with_weight()
+    with pytest.raises(MlcError, match="'hungry' needs calibration data"):
+        run([PlannedStep(Scale()), PlannedStep(Hungry())], module, Context())
+    assert list(module.constants) == ["w"], "nothing ran"
+
+
+def test_scope() -> None:
+    module = module_with_weight()
+    (op,) = module.graph.ops
+    assert Scope().allows(op)
+    assert Scope(on=frozenset({op.name})).explicit
+    assert not Scope(on=frozenset({"other"})).allows(op)
+    assert not Scope(but=frozenset({op.name})).allows_group([op])
+
+
+def test_rng_is_keyed_by_seed_step_and_tag() -> None:
+    draw = Context(seed=1).rng("a").random()
+    assert draw == Context(seed=1).rng("a").random()
+    assert draw != Context(seed=2).rng("a").random()
+    assert draw != Context(seed=1, step=1).rng("a").random()
+    assert draw != Context(seed=1).rng("b").random()
+
+
+def test_every_registered_pass_is_complete() -> None:
+    for name in registry.names():
+        found = registry.find(name)
+        assert found.name == name
+        assert found.__doc__
+        assert found.effect in (EXACT, LOSSY) or isinstance(found.effect, Effect)
+        assert all(after in registry.names() for after in found.after), found.after
+        for field in found.__dataclass_fields__.values():
+            assert field.metadata["doc"], f"{name}.{field.name} has no documentation"
+            assert field.metadata["unit"]
+
+
+def test_strength_is_found_by_bisection() -> None:
+    strength, trials = largest(lambda s: s * s, lambda drift: drift <= 0.25)
+    assert 0.49 <= strength <= 0.5
+    assert len(trials) == 8
+    assert largest(lambda s: 0.0, lambda drift: drift <= 0.01)[0] == 1.0
+    assert largest(lambda s: 1.0, lambda drift: drift <= 0.01)[0] == 0.0
+    reached, _ = smallest(lambda s: 1 - s, lambda size: size <= 0.3)
+    assert reached is not None
+    assert 0.7 <= reached <= 0.72
+    assert smallest(lambda s: 1 - s, lambda size: size < 0.0)[0] is None
