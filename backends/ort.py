@@ -1,0 +1,134 @@
+"""ONNX Runtime sessions over files, modules and bytes: quiet, deterministic settings, one kind of error."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ..ir.core import Module
+from ..ir.errors import Code, MlcError, error
+
+_FATAL = 4  # log severity: what goes wrong is raised
+_LARGE = 256 << 20  # modules from this size on are handed over as a file
+
+
+class Session:
+    """A model ready to run on the CPU.
+
+    `model` is a path (best for large models), bytes or a module. `optimize=False` switches all graph optimizations
+    of the runtime off, which is what numerical comparisons need. Errors: RUNTIME when the runtime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | Module,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        optimized_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        self.name = str(model) if isinstance(model, str | os.PathLike) else "the model"
+        self._session = _open(model, options, self.name)
+        self.inputs: dict[str, ort.NodeArg] = {i.name: i for i in self._session.get_inputs()}
+        self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
+
+    @property
+    def input_types(self) -> dict[str, str]:
+        """ONNX Runtime's spelling of each input's type, `tensor(float)` for example."""
+        return {name: str(arg.type) for name, arg in self.inputs.items()}
+
+    @property
+    def input_shapes(self) -> dict[str, list[int | str | None]]:
+        return {name: list(arg.shape) for name, arg in self.inputs.items()}
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        return {o.name: str(o.type) for o in self._session.get_outputs()}
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Outputs by name (all, or those asked for). Errors: BAD_DATA for feeds that do not fit the inputs."""
+        missing = sorted(self.inputs.keys() - feeds.keys())
+        if missing:
+            raise error(
+                Code.BAD_DATA,
+                f"no data for the inputs {', '.join(missing)}",
+                where=self.name,
+                help=f"the model's inputs are {', '.join(self.inputs)}",
+            )
+        wanted = list(self.output_names if outputs is None else outputs)
+        try:
+            found = self._session.run(wanted, {name: _fed(value) for name, value in feeds.items()})
+        except _FAILURES as reason:
+            raise error(
+                Code.BAD_DATA if _is_feed_error(reason) else Code.RUNTIME,
+                f"ONNX Runtime cannot run {self.name}: {_reason(reason)}",
+                help="check that the data fits the model's inputs",
+            ) from reason
+        return dict(zip(wanted, found))
+
+
+def _open(model: str | os.PathLike[str] | bytes | Module, options: ort.SessionOptions, name: str) -> Any:
+    if isinstance(model, Module):
+        return _open_module(model, options, name)
+    source = model if isinstance(model, bytes) else str(model)
+    if isinstance(source, str) and not Path(source).is_file():
+        raise error(Code.NOT_FOUND, f"{source} does not exist", help="check the path")
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except _FAILURES as reason:
+        raise _refusal(name, reason) from reason
+
+
+def _open_module(module: Module, options: ort.SessionOptions, name: str) -> Any:
+    from .onnx import save, to_proto
+
+    if sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None) < _LARGE:
+        return _open(to_proto(module).SerializeToString(deterministic=True), options, name)
+    with tempfile.TemporaryDirectory(prefix="mlc-ort-") as folder:
+        path = Path(folder) / "model.onnx"
+        save(module, path)
+        return _open(path, options, name)
+
+
+def _fed(value: Any) -> Any:
+    """Feeds as the runtime takes them: arrays in C order; text, lists (sequences) and None as they are."""
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
+
+
+_STATE = ort.capi.onnxruntime_pybind11_state
+_FAILURES: tuple[type[Exception], ...] = (
+    *(v for v in vars(_STATE).values() if isinstance(v, type) and issubclass(v, Exception)),
+    RuntimeError,
+    ValueError,
+)
+
+
+def _is_feed_error(reason: Exception) -> bool:
+    return isinstance(reason, _STATE.InvalidArgument | ValueError)
+
+
+def _refusal(name: str, reason: Exception) -> MlcError:
+    return error(
+        Code.RUNTIME,
+        f"ONNX Runtime {ort.__version__} refuses {name}: {_reason(reason)}",
+        help="see docs/lossless.md for what it can run",
+    )
+
+
+def _reason(reason: Exception) -> str:
+    text = str(reason).strip() or type(reason).__name__
+    return text.splitlines()[0][:400]
