@@ -21,7 +21,7 @@ types: $(VENV)/.installed-dev
 
 check: test lint types
 
-demo: $(VENV)/.installed-core
+demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
 zoo: $(VENV)/.installed-slow
@@ -33,15 +33,15 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# A stamp is newer than what decides the packages; whoever has the development set has the core.
-$(VENV)/.installed-core: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+# A stamp is newer than what decides the packages; the development set contains the demo's.
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,torch]'
-	touch $@ $(VENV)/.installed-core
+	touch $@ $(VENV)/.installed-demo
 
 $(VENV)/.installed-slow: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,torch,zoo]'
-	touch $@ $(VENV)/.installed-dev $(VENV)/.installed-core
+	touch $@ $(VENV)/.installed-dev $(VENV)/.installed-demo
