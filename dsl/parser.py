@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import TypeVar
@@ -54,37 +54,45 @@ def is_file(text: str) -> bool:
 
 
 def recover_file(text: str, name: str) -> Parsed:
-    """Parse a file; a statement with a syntax error is blanked out, and the rest parsed again."""
+    """Parse a file; if that fails, parse its statements one by one, so that each tells its own error."""
+    try:
+        return Parsed(_parse(text, name, "file", Lift.file), (), frozenset())
+    except MlcError as e:
+        whole = e
+    good: list[ast.Statement] = []
     diagnostics: list[Diagnostic] = []
     lost: set[str] = set()
-    rest = text
-    while True:
+    for start, end, bound in _statements(text):
+        alone = _blank(text[:start]) + text[start:end]  # positions stay those of the file
         try:
-            file = _parse(rest, name, "file", Lift.file, shown=text)
-            return Parsed(file, tuple(diagnostics), frozenset(lost))
+            good += _parse(alone, name, "file", Lift.file, shown=text).statements
         except MlcError as e:
             diagnostics += e.diagnostics
-            first = e.diagnostics[0].span
-            at = first.start if first is not None else 0
-            start, end, names = _statement_around(rest, at)
-            lost |= names
-            if not rest[start:end].strip():
-                return Parsed(ast.File(()), tuple(diagnostics), frozenset(lost))
-            rest = rest[:start] + re.sub(r"[^\n]", " ", rest[start:end]) + rest[end:]
+            lost |= bound
+    return Parsed(ast.File(tuple(good)), tuple(diagnostics) or whole.diagnostics, frozenset(lost))
 
 
-def _statement_around(text: str, at: int) -> tuple[int, int, set[str]]:
-    """The statement that an error at `at` belongs to, and the names it would have bound."""
-    at = min(at, len(text.rstrip()) - 1)
-    starts = list(_STATEMENT.finditer(text))
-    before = [m for m in starts if m.start() <= at]
-    after = [m.start() for m in starts if m.start() > at]
-    names = {before[-1]["name"] or before[-1]["recipe"] or ""} if before else set()
-    return before[-1].start() if before else 0, after[0] if after else len(text), names
+def _statements(text: str) -> Iterator[tuple[int, int, set[str]]]:
+    """Start and end of each statement, judged by how its line begins, and the name that it binds."""
+    found = list(_STATEMENT.finditer(_QUIET.sub(_blank_comment, text)))
+    starts = [m.start() for m in found]
+    if not found or text[: starts[0]].strip():
+        yield 0, starts[0] if found else len(text), set()
+    for match, end in zip(found, [*starts[1:], len(text)]):
+        yield match.start(), end, {match["name"] or match["recipe"] or ""}
+
+
+def _blank(text: str) -> str:
+    return re.sub(r"[^\n]", " ", text)
 
 
 def _parse(
-    text: str, name: str, start: str, build: Callable[[Lift, lark.Tree[lark.Token]], _T], *, shown: str | None = None
+    text: str,
+    name: str,
+    start: str,
+    build: Callable[[Lift, lark.Tree[lark.Token]], _T],
+    *,
+    shown: str | None = None,
 ) -> _T:
     """Parse `text`; messages show `shown`, the same text before bad statements were blanked out."""
     source = text if shown is None else shown

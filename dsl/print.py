@@ -64,6 +64,15 @@ def to_text(node: Program | File) -> str:
     return "".join(_statement(statement) + "\n" for statement in node.statements)
 
 
+def layout(program: Program) -> str:
+    """The canonical text with one step a line."""
+    body = program.body
+    parts = body.steps if isinstance(body, Chain) else (body,)
+    level = _STEP if isinstance(body, Chain) else _CHOICE
+    steps = [expression(part, level) for part in parts]
+    return "\n".join([f"  {steps[0]}", *(f"+ {step}" for step in steps[1:]), *_goal(program.goal)])
+
+
 def expression(node: Expr, level: int = _CHOICE) -> str:
     text, own = _expression(node)
     return f"({text})" if own < level else text
@@ -93,7 +102,7 @@ def _expression(node: Expr) -> tuple[str, int]:
     return _primary(node), _PRIMARY
 
 
-def _primary(node: Number | String | Flag | Ref | Call | ListOf | OneOf | Range) -> str:
+def _primary(node: Expr) -> str:
     match node:
         case Number():
             return number(node)
@@ -112,6 +121,8 @@ def _primary(node: Number | String | Flag | Ref | Call | ListOf | OneOf | Range)
         case Range(low, high, by):
             step = f" by {number(by)}" if by is not None else ""
             return f"{number(low)}..{number(high)}{step}"
+        case Chain() | Choice() | Scoped():
+            return expression(node, _PRIMARY)
 
 
 def _call(node: Call) -> str:
@@ -174,10 +185,9 @@ def _statement(node: Statement) -> str:
             return f"use {_quoted(path)}" + (f" as {_name(alias)}" if alias else "")
         case Binding(kind, name, value):
             return f"{kind} {_name(name)} = {expression(value)}"
-        case Let(name, On(chosen)):
-            return f"let {_name(name)} = on {selector(chosen)}"
         case Let(name, value):
-            return f"let {_name(name)} = {expression(value)}"
+            bound_to = f"on {selector(value.selector)}" if isinstance(value, On) else expression(value)
+            return f"let {_name(name)} = {bound_to}"
         case Define():
             return _define(node)
         case Compile(source, recipe, targets):

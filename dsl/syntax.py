@@ -15,7 +15,8 @@ from ..ir.errors import Span
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 
 KEYWORDS = frozenset(
-    "on except times until while where minimize maximize search for by and or not true false none with to as".split()
+    {"on", "except", "times", "until", "while", "where", "minimize", "maximize", "search", "for", "by"}
+    | {"and", "or", "not", "true", "false", "none", "with", "to", "as"}
 )
 """Words that cannot name a step, a binding or an operator kind. Statement words stay usable: `int8(data=x)`."""
 

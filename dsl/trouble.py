@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable
+
 import lark
+from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from ..ir.errors import Code, Diagnostic, Span
 
@@ -34,7 +38,7 @@ _SLIPS = {
     "and": "steps are joined by '+'",
     "if": "a scope is written: step on SELECTOR",
 }
-_CLOSING = {")": "(", "]": "[", "}": "{"}
+_STATEMENTS = ("use", "model", "data", "target", "optimizer", "let", "recipe", "compile")
 
 
 def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) -> Diagnostic:
@@ -56,8 +60,8 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) ->
             Code.SYNTAX,
             f"unexpected '{token}'",
             Span(source, name, start, start + len(token)),
-            label=_expected(problem.expected),
-            help=_SLIPS.get(str(token), ""),
+            label=_expected(problem),
+            help=_SLIPS.get(str(token), "") or _statement_word(text, start, str(token)),
         )
     at = problem.pos_in_stream or 0
     return _character(text, Span(source, name, at, at + 1), problem)
@@ -74,7 +78,7 @@ def _ended(problem: lark.UnexpectedToken, text: str, source: str, name: str) -> 
         Code.SYNTAX,
         "unexpected end of the recipe",
         Span(source, name, end, end + 1),
-        label=_expected(problem.expected),
+        label=_expected(problem),
         note=note,
     )
 
@@ -87,20 +91,30 @@ def _character(text: str, span: Span, problem: lark.UnexpectedInput) -> Diagnost
         quote = char if char in "\"'" else text[span.start + 1]
         message = "a string without its end"
         return Diagnostic(Code.CHARACTER, message, whole, label=f"expected a closing {quote}")
-    allowed = problem.allowed if isinstance(problem, lark.UnexpectedCharacters) else set()
     return Diagnostic(
         Code.CHARACTER,
         f"unexpected character {char!r}",
         span,
-        label=_expected(allowed or set()),
+        label=_expected(problem),
         help=_SLIPS.get(char, ""),
     )
 
 
-def _expected(names: object) -> str:
-    found = set(names) if isinstance(names, set | frozenset | list | tuple | dict) else set()
-    human = list(dict.fromkeys(text for name, text in _HUMAN.items() if name in found))
+def _expected(problem: lark.UnexpectedInput) -> str:
+    """What could stand here: asked of the parser, because LALR tables alone promise too much."""
+    parser = getattr(problem, "interactive_parser", None)
+    ask: Callable[[], set[str]] = parser.accepts if isinstance(parser, InteractiveParser) else set
+    accepted = ask()
+    human = list(dict.fromkeys(text for name, text in _HUMAN.items() if name in accepted))
     return "expected " + " or ".join(human[:4]) if human else ""
+
+
+def _statement_word(text: str, start: int, word: str) -> str:
+    """Advice for a mistyped statement word at the start of a line."""
+    if text[text.rfind("\n", 0, start) + 1 : start].strip():
+        return ""
+    near = difflib.get_close_matches(word, _STATEMENTS, 1, 0.6)
+    return f"did you mean '{near[0]}'?" if near else ""
 
 
 def _unclosed(text: str) -> int | None:
@@ -121,6 +135,6 @@ def _unclosed(text: str) -> int | None:
             comment = True
         elif char in "([{":
             stack.append(at)
-        elif char in _CLOSING and stack:
+        elif char in ")]}" and stack:
             stack.pop()
     return stack[-1] if stack else None

@@ -1,0 +1,120 @@
+"""The names a recipe can see: the statements of its file and the standard recipes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+
+from ..ir.errors import Code, Diagnostic, Span
+from .syntax import Binding, Define, File, Let, Use
+
+STANDARD = "standard.mlc"
+_KINDS = {"model": "Model", "data": "Data", "target": "Target", "optimizer": "Optimizer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What names mean outside of the passes. `lost` are names of statements that could not be read."""
+
+    recipes: Mapping[str, Define] = field(default_factory=dict)
+    lets: Mapping[str, Let] = field(default_factory=dict)
+    bindings: Mapping[str, Binding] = field(default_factory=dict)
+    aliases: frozenset[str] = frozenset()  # of `use "x.py" as alias`
+    lost: frozenset[str] = frozenset()
+
+    def kind(self, name: str) -> str | None:
+        """The kind of a bound name (`Data`, `Optimizer`, ...) that is no step."""
+        return _KINDS[self.bindings[name].kind] if name in self.bindings else None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names that can stand where a step stands."""
+        return (*self.recipes, *self.lets)
+
+    def user_step(self, name: str) -> bool:
+        """Whether the name is reached through a user module (`mine.drop_layers`)."""
+        return name.split(".")[0] in self.aliases and "." in name
+
+
+@functools.cache
+def standard() -> Mapping[str, Define]:
+    """The standard recipes: sugar, shipped as recipe text."""
+    from .parser import parse_file
+
+    text = resources.files(__package__).joinpath(STANDARD).read_text(encoding="utf-8")
+    return {s.name: s for s in parse_file(text, STANDARD).statements if isinstance(s, Define)}
+
+
+def names_of(
+    file: File, *, passes: Iterable[str] = (), lost: frozenset[str] = frozenset()
+) -> tuple[Names, list[Diagnostic]]:
+    """The names of a file over the standard recipes, and names that are bound twice or shadow a pass."""
+    recipes: dict[str, Define] = {}
+    lets: dict[str, Let] = {}
+    bindings: dict[str, Binding] = {}
+    taken: dict[str, Span | None] = {}
+    diagnostics: list[Diagnostic] = []
+    known = frozenset(passes)
+    for statement in file.statements:
+        if not isinstance(statement, Define | Let | Binding):
+            continue
+        name, span = statement.name, statement.name_span
+        if name in taken:
+            diagnostics.append(_twice(name, span, taken[name]))
+            continue
+        if name in known:
+            diagnostics.append(
+                Diagnostic(Code.DUPLICATE, f"'{name}' is a built-in step", span, help="choose another name")
+            )
+            continue
+        taken[name] = span
+        if isinstance(statement, Define):
+            recipes[name] = statement
+            diagnostics += _parameters(statement)
+        elif isinstance(statement, Let):
+            lets[name] = statement
+        else:
+            bindings[name] = statement
+    diagnostics += _shadowing(recipes.values(), {*recipes, *lets, *bindings})
+    visible = {name: d for name, d in standard().items() if name not in taken} | recipes
+    return Names(visible, lets, bindings, _aliases(file), lost), diagnostics
+
+
+def _aliases(file: File) -> frozenset[str]:
+    stems = [
+        s.alias or s.path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
+        for s in file.statements
+        if isinstance(s, Use)
+    ]
+    return frozenset(stems)
+
+
+def _parameters(recipe: Define) -> list[Diagnostic]:
+    seen: set[str] = set()
+    found = []
+    for param in recipe.params:
+        if param.name in seen:
+            found.append(_twice(param.name, param.span, None))
+        seen.add(param.name)
+    return found
+
+
+def _shadowing(recipes: Iterable[Define], taken: set[str]) -> list[Diagnostic]:
+    return [
+        Diagnostic(
+            Code.DUPLICATE,
+            f"the parameter '{param.name}' has the name of a statement",
+            param.span,
+            help="choose another name",
+        )
+        for recipe in recipes
+        for param in recipe.params
+        if param.name in taken
+    ]
+
+
+def _twice(name: str, span: Span | None, first: Span | None) -> Diagnostic:
+    note = f"first bound in line {first.line_column()[0]}" if first is not None else ""
+    return Diagnostic(Code.DUPLICATE, f"'{name}' is bound twice", span, note=note, help="choose another name")

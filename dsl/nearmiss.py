@@ -1,0 +1,109 @@
+"""Why a selector matched nothing: the nearest names, and what a slightly wider pattern would match."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from ..ir.errors import Code, Diagnostic
+from . import syntax as ast
+from .print import selector as selector_text
+from .selectors import SEPARATORS, Predicate, Site, glob_regex, leaves, match_names, normal, predicate
+from .values import near
+
+_SHORTLIST = 60  # names compared in full, after a cheap ranking of all
+
+
+def no_match(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:
+    """Why nothing matched: one diagnostic for each part that matches nothing by itself, or one for the whole."""
+    alone = [part for part in leaves(selector) if not any(map(predicate(part), sites))]
+    if alone:
+        return [_nothing(part, sites) for part in alone]
+    return [
+        Diagnostic(
+            Code.NO_MATCH,
+            f"nothing matches {selector_text(selector)}",
+            selector.span,
+            label="no operator matches all of this",
+            note="; ".join(
+                f"{selector_text(part)} alone matches {sum(map(predicate(part), sites))}" for part in leaves(selector)
+            ),
+        )
+    ]
+
+
+# ---- explaining ------------------------------------------------------------------------------------------
+
+
+def _nothing(part: ast.Selector, sites: Sequence[Site]) -> Diagnostic:
+    help_text, note = "", ""
+    if isinstance(part, ast.KindName):
+        kinds = sorted({site.kind for site in sites})
+        help_text = near(part.name, kinds) or _some("the model has", kinds)
+        if any(part.name in name for site in sites for name in site.names):
+            note = f'names contain it: write "**{part.name}**" to match names'
+    elif isinstance(part, ast.Glob | ast.Regex):
+        names = sorted({name for site in sites for name in site.names if name})
+        help_text = _some("the nearest names are", _nearest(part.pattern, names))
+        note = _loosened(part, sites)
+    elif isinstance(part, ast.Test):
+        values = [site.properties[part.subject] for site in sites if part.subject in site.properties]
+        help_text = _seen(part.subject, values)
+    return Diagnostic(
+        Code.NO_MATCH,
+        f"nothing matches {selector_text(part)}",
+        part.span,
+        label="no operator of the model",
+        help=help_text,
+        note=note,
+    )
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    """Three names closest to a pattern, comparing as many of their segments as the pattern has."""
+    parts = [p for p in SEPARATORS.split(pattern) if p]
+    wanted = ".".join(parts).lower()
+
+    def closeness(name: str, *, full: bool) -> float:
+        own = normal(name).lower().split(".")
+        pieces = (".".join(own[i : i + len(parts)]) for i in range(max(1, len(own) - len(parts) + 1)))
+        matchers = (difflib.SequenceMatcher(None, wanted, piece) for piece in pieces)
+        return max(m.ratio() if full else m.quick_ratio() for m in matchers)
+
+    shortlist = sorted(names, key=lambda name: (-closeness(name, full=False), name))[:_SHORTLIST]
+    return sorted(shortlist, key=lambda name: (-closeness(name, full=True), name))[:3]
+
+
+def _loosened(part: ast.Glob | ast.Regex, sites: Sequence[Site]) -> str:
+    """What the pattern would match if it were a little wider."""
+    if isinstance(part, ast.Regex):
+        wider: list[tuple[str, Predicate]] = [
+            (f'~"(?i){part.pattern}"', match_names(re.compile(part.pattern, re.IGNORECASE).search, str))
+        ]
+    else:
+        everywhere, within = f"**.{part.pattern}", f"**{part.pattern}**"
+        wider = [
+            (f'"{everywhere}"', match_names(glob_regex(everywhere).match, normal)),
+            (f'"{within}"', match_names(glob_regex(within).match, normal)),
+            ("upper and lower case ignored, it", match_names(glob_regex(within, flags=re.IGNORECASE).match, normal)),
+        ]
+    for text, test in wider:
+        count = sum(map(test, sites))
+        if count:
+            return f"{text} would match {count} of {len(sites)} operators"
+    return ""
+
+
+def _seen(subject: str, values: Sequence[float | str]) -> str:
+    if not values:
+        return f"no operator has the property '{subject}'"
+    numbers = [v for v in values if not isinstance(v, str)]
+    if numbers:
+        return f"in this model '{subject}' goes from {min(numbers):g} to {max(numbers):g}"
+    return _some(f"in this model '{subject}' is", sorted({str(v) for v in values}))
+
+
+def _some(lead: str, items: Sequence[str]) -> str:
+    shown = ", ".join(items[:6])
+    return f"{lead} {shown}{', ...' if len(items) > 6 else ''}" if items else "the model has no operators to select"
