@@ -14,8 +14,15 @@ def model(request: pytest.FixtureRequest) -> RealModel:
     return real_model(request.param)
 
 
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be rewritten rather than compared."""
+    return bool(request.config.getoption("--update-golden"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-real", action="store_true", help="fail if no test on a real model could run")
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files with what the code says now")
 
 
 def pytest_configure(config: pytest.Config) -> None:
