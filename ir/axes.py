@@ -1,0 +1,210 @@
+"""Which axes belong together: the one analysis behind pruning, merging, equalization and rotation.
+
+    axes = analyse(module)
+    axes.classes                         what may be permuted (free) and what may not, and why (pinned)
+    axes.permuted({3: order})            the module with class 3 permuted: its outputs are the same
+
+A *class* is a set of positions governed by one permutation; its *sites* are the axes of constants in which it occurs,
+alone or inside a structured axis (ir/axis_types.py). Rules come from the operator table (ir/ops/axes_rules.py);
+operators without a rule pin every axis they touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import axis_types as ax
+from .axis_solver import Axis, Opaque, Solver
+from .axis_types import Atom, AxisType, Pin
+from .constants import ArrayPayload, Constant
+from .core import Module, Value
+from .dims import Dim, add, product
+
+__all__ = ["Axes", "AxisClass", "Opaque", "Site", "Solver", "analyse"]
+
+Index = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One axis of one constant in which a class occurs; `path` shows how, as text."""
+
+    constant: str
+    axis: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class AxisClass:
+    """Positions that one permutation governs. `pin` is None for a free class."""
+
+    id: int
+    size: int
+    pin: Pin | None
+    sites: tuple[Site, ...]
+    marks: Mapping[str, Pin]
+    atom: Atom = field(repr=False, compare=False)
+
+    @property
+    def free(self) -> bool:
+        return self.pin is None
+
+    @property
+    def name(self) -> str:
+        return f"c{self.id}"
+
+
+class Axes:
+    """The result of the analysis; reads the module, never changes it."""
+
+    def __init__(self, module: Module, solver: Solver) -> None:
+        self.module = module
+        self._types = solver.types
+        self._solver = solver
+        self.classes = _classes(solver)
+        self._by_atom = {c.atom: c for c in self.classes}
+
+    @property
+    def free(self) -> tuple[AxisClass, ...]:
+        return tuple(c for c in self.classes if c.free)
+
+    @property
+    def pinned(self) -> tuple[AxisClass, ...]:
+        return tuple(c for c in self.classes if not c.free)
+
+    def of(self, value: Value) -> Axis | None:
+        """The axis types of a value; None if its rank is unknown or the analysis has not met it."""
+        return self._solver.of(value) if value in self._types else None
+
+    def class_of(self, atom: Atom) -> AxisClass | None:
+        return self._by_atom.get(atom)
+
+    def within(self, t: AxisType) -> tuple[AxisClass, ...]:
+        """The classes with sites that occur in an axis, outermost first."""
+        found = (self._by_atom.get(a) for a in ax.atoms(t))
+        return tuple(dict.fromkeys(c for c in found if c is not None))
+
+    def touched(self, value: Value) -> frozenset[int]:
+        """The ids of the classes that occur in any axis of a value."""
+        return frozenset(c.id for t in self.of(value) or () for c in self.within(t))
+
+    def text(self, t: AxisType) -> str:
+        """An axis type as text, classes by name."""
+        return ax.describe(t, {a: c.name for a, c in self._by_atom.items() if c.free})
+
+    def expand(self, t: AxisType, chosen: Mapping[int, Index]) -> Index | None:
+        """Old positions along an axis, in new order, when class `c` takes its units `chosen[c]`.
+
+        With permutations this reorders, with increasing subsets it removes. None if no chosen class occurs.
+        """
+        return None if not any(c.id in chosen for c in self.within(t)) else self._expand(t, chosen)
+
+    def _expand(self, t: AxisType, chosen: Mapping[int, Index]) -> Index:
+        if isinstance(t, Atom):
+            found = self._by_atom.get(t)
+            if found is not None and found.id in chosen:
+                return np.asarray(chosen[found.id], np.int64)
+            return np.arange(_int(t), dtype=np.int64)
+        if isinstance(t, ax.Prod):
+            index = np.zeros(1, np.int64)
+            for factor in t.factors:
+                index = (index[:, None] * _int(factor) + self._expand(factor, chosen)[None, :]).ravel()
+            return index
+        if isinstance(t, ax.Sum):
+            offset, parts = 0, []
+            for part in t.parts:
+                parts.append(self._expand(part, chosen) + offset)
+                offset += _int(part)
+            return np.concatenate(parts)
+        return np.zeros(1, np.int64)
+
+    def units(self, t: AxisType, target: AxisClass) -> Index:
+        """For every position along an axis the unit of the class that it belongs to, or -1."""
+        if isinstance(t, Atom):
+            n = _int(t)
+            return np.arange(n, dtype=np.int64) if t is target.atom else np.full(n, -1, np.int64)
+        if isinstance(t, ax.Prod):
+            unit = np.full(1, -1, np.int64)
+            for factor in t.factors:
+                inner = self.units(factor, target)
+                unit = np.where(inner[None, :] >= 0, inner[None, :], unit[:, None]).ravel()
+            return unit
+        if isinstance(t, ax.Sum):
+            return np.concatenate([self.units(part, target) for part in t.parts])
+        return np.full(1, -1, np.int64)
+
+    def resized(self, t: AxisType, counts: Mapping[int, int]) -> Dim:
+        """The size of an axis when class `c` has `counts[c]` units."""
+        if isinstance(t, Atom):
+            found = self._by_atom.get(t)
+            return t.size if found is None else counts.get(found.id, t.size)
+        if isinstance(t, ax.Prod):
+            return product(self.resized(f, counts) for f in t.factors)
+        if isinstance(t, ax.Sum):
+            total: Dim = 0
+            for part in t.parts:
+                total = add(total, self.resized(part, counts))
+            return total
+        return 1
+
+    def permuted(self, permutations: Mapping[int, Index], *, leave_out: Site | None = None) -> Module:
+        """A copy of the module in which unit `i` of class `c` is the old unit `permutations[c][i]`, at every site.
+
+        `leave_out` keeps one site as it is, which breaks the function: the negative test of the analysis.
+        """
+        twin = self.module.clone()
+        for value in self._solver.constants:
+            constant = value.constant
+            types = self.of(value)
+            assert constant is not None
+            assert types is not None
+            indices = {
+                axis: index
+                for axis, t in enumerate(types)
+                if (index := self.expand(t, permutations)) is not None
+                and (leave_out is None or (leave_out.constant, leave_out.axis) != (value.name, axis))
+            }
+            if indices:
+                array = constant.array()
+                for axis, index in indices.items():
+                    array = np.take(array, index, axis=axis)
+                payload = ArrayPayload(np.ascontiguousarray(array))
+                twin.constants[value.name].constant = Constant(constant.type, payload, constant.origin)
+        return twin
+
+
+def analyse(module: Module) -> Axes:
+    """Derive the axis classes of a typed module (ir/infer.py). Linear in the module, reads no weights."""
+    solver = Solver(module)
+    for value in module.graph.inputs:
+        solver.of(value)
+    solver.run(module.graph)
+    for value, name in zip(module.graph.outputs, module.graph.output_names):
+        solver.pin_value(value, Pin("interface-output", name))
+    return Axes(module, solver)
+
+
+def _classes(solver: Solver) -> tuple[AxisClass, ...]:
+    """Number the classes that occur in constants, in the order of first use."""
+    places: dict[Atom, list[tuple[str, int, AxisType]]] = {}
+    for value in solver.constants:
+        for axis, t in enumerate(solver.of(value) or ()):
+            for found in dict.fromkeys(ax.atoms(t)):
+                places.setdefault(found, []).append((value.name, axis, t))
+    names = {a: f"c{i}" for i, a in enumerate(places) if a.pin is None}
+    return tuple(
+        AxisClass(
+            i, _int(a), a.pin, tuple(Site(n, axis, ax.describe(t, names)) for n, axis, t in where), dict(a.marks), a
+        )
+        for i, (a, where) in enumerate(places.items())
+    )
+
+
+def _int(t: AxisType) -> int:
+    n = ax.static(t)
+    assert n is not None, "the sizes of constants are integers"
+    return n
