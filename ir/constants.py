@@ -5,6 +5,7 @@ and shared by all clones of a module.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -60,24 +61,59 @@ class PackedPayload:
     def array(self) -> np.ndarray[Any, Any]:
         if self.dtype.bits < 8:
             return unpack(self._raw, self.dtype, self.shape)
-        return self._raw.view(self.dtype.numpy).reshape(self.shape)
+        return _aligned(self._raw.view(self.dtype.numpy)).reshape(self.shape)
 
     def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         return self._raw[start:stop]
+
+
+class ConvertedPayload:
+    """The elements of another constant in another element type, converted whenever they are read."""
+
+    __slots__ = ("dtype", "source")
+
+    def __init__(self, source: Constant, dtype: DType) -> None:
+        assert dtype.bits >= 8
+        assert source.dtype.bits >= 8
+        self.source, self.dtype = source, dtype
+
+    def array(self) -> np.ndarray[Any, Any]:
+        with np.errstate(over="ignore", under="ignore"):
+            return self.source.array().astype(self.dtype.numpy)
+
+    def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        width = self.dtype.bits // 8
+        first, last = start // width, -(-stop // width)
+        with np.errstate(over="ignore", under="ignore"):
+            converted = self.source.flat(first, last).astype(self.dtype.numpy)
+        return np.ascontiguousarray(converted).view(np.uint8)[start - first * width : stop - first * width]
 
 
 class FilePayload:
     """Elements in a file: little-endian, row-major, packed if narrower than a byte.
 
     The map is opened per access and closed when the last view of it dies, so that pages read once do not
-    stay in the resident set of the process.
+    stay in the resident set of the process. A file that was changed or replaced since is refused: its bytes would be
+    read as weights that they are not.
     """
 
-    __slots__ = ("dtype", "nbytes", "offset", "path", "shape")
+    __slots__ = ("_stamp", "dtype", "nbytes", "offset", "path", "shape")
 
     def __init__(self, path: Path, offset: int, dtype: DType, shape: tuple[int, ...]) -> None:
         self.path, self.offset, self.dtype, self.shape = path, offset, dtype, shape
         self.nbytes = dtype.nbytes(_count(shape))
+        self._stamp = self._stat()
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _check_same(self) -> None:
+        if self._stat() != self._stamp:
+            raise self._lost()
 
     def array(self) -> np.ndarray[Any, Any]:
         if self.nbytes == 0:
@@ -87,19 +123,23 @@ class FilePayload:
         return self._map(self.dtype.numpy.newbyteorder("<"), self.shape)
 
     def _map(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        self._check_same()
         try:
-            return np.asarray(np.memmap(self.path, dtype, "r", self.offset, shape))
+            return _aligned(np.asarray(np.memmap(self.path, dtype, "r", self.offset, shape)))
         except (OSError, ValueError) as problem:
             raise self._lost() from problem
 
     def _lost(self) -> MlcError:
         wanted = f"{self.nbytes} bytes at {self.offset} of {self.path}"
         return error(
-            Code.EXTERNAL_DATA, f"cannot read {wanted}", help="keep the model's files in place while it is used"
+            Code.EXTERNAL_DATA,
+            f"cannot read {wanted}: the file is gone or was changed",
+            help="keep the model's files in place while it is used",
         )
 
     def raw(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Read, not mapped: the pages of a big tensor that is streamed never count as resident."""
+        self._check_same()
         try:
             found = np.fromfile(self.path, np.uint8, stop - start, offset=self.offset + start)
         except OSError as problem:
@@ -209,6 +249,11 @@ class Constant:
 
     def __repr__(self) -> str:
         return f"Constant({self.type})"
+
+
+def _aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, copied if its elements do not lie at multiples of their size (native code may rely on that)."""
+    return array if array.flags.aligned else array.copy()
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -91,16 +91,14 @@ def _codes(x: Array, scale: Array, zero: Array, spec: QSpec) -> Array:
 def quantize_constant(
     constant: Constant, spec: QSpec, *, scale_type: DType = DType.F16, clips: tuple[float, ...] = CLIPS
 ) -> Quantized:
-    """A constant of floats in blocks along `spec.axis`; the last block may be short.
-
-    `scale_type` is the widest wish: where float16 cannot hold the scales of this tensor, they become float32.
-    """
-    assert spec.axis is not None and spec.block and spec.bits in (2, 4, 8)
+    """A constant of finite floats in blocks along `spec.axis`; the last block may be short."""
+    assert spec.axis is not None
+    assert spec.block
+    assert spec.bits in (2, 4, 8)
     shape = constant.shape
     storage, scale_shape = spec.storage, spec.scale_shape(shape)
     codes = np.zeros(storage.nbytes(constant.elements), np.uint8)
     scales, zeros = np.empty(scale_shape, np.float32), np.empty(scale_shape, np.uint8)
-    scale_type = fitting_scale_type(constant, spec, scale_type)
     flat_scales, flat_zeros = scales.reshape(-1), zeros.reshape(-1)
     error = power = 0.0
     for piece in pieces(constant, spec):
@@ -116,13 +114,14 @@ def quantize_constant(
     return Quantized(
         Constant(TensorType(storage, shape), PackedPayload(codes, storage, shape), constant.origin),
         Constant.of(scales.astype(scale_type.numpy), scale_type, constant.origin),
-        None if spec.symmetric else _packed(zeros, storage, constant.origin),
+        None if spec.symmetric else packed(zeros, storage, constant.origin),
         error,
         power,
     )
 
 
-def _packed(codes: Array, storage: DType, origin: str) -> Constant:
+def packed(codes: Array, storage: DType, origin: str = "") -> Constant:
+    """A constant in the file form from codes, one a byte."""
     raw = np.zeros(storage.nbytes(codes.size), np.uint8)
     write_codes(raw, 0, codes.reshape(-1), storage.bits)
     return Constant(TensorType(storage, codes.shape), PackedPayload(raw, storage, codes.shape), origin)
@@ -134,25 +133,25 @@ def _in_cache(x: Array) -> Iterator[slice]:
         yield slice(start, min(start + width, x.shape[1]))
 
 
-def fitting_scale_type(constant: Constant, spec: QSpec, wished: DType) -> DType:
-    """`wished`, or float32 where the scales of a whole tensor lie outside what float16 holds well."""
-    if wished is not DType.F16:
-        return wished
-    most = max((float(np.abs(piece).max()) for piece in _flat_pieces(constant) if piece.size), default=0.0)
+def largest(constant: Constant) -> float:
+    """The largest magnitude in a constant of floats (NaN if there is one); reads it once, in pieces."""
+    found = 0.0
+    for piece in _flat_pieces(constant):
+        found = float(np.maximum(found, np.maximum(piece.max(), -piece.min())))  # keeps NaN, unlike max()
+    return found
+
+
+def fitting_scale_type(most: float, spec: QSpec, wished: DType) -> DType:
+    """`wished`, or float32 where the scales of a tensor of largest magnitude `most` are not for float16."""
     steps = spec.qmax - spec.qmin
     limits = np.finfo(np.float16)
     fits = most == 0 or (most / steps >= float(limits.smallest_normal) and 2 * most / steps <= float(limits.max))
-    return DType.F16 if fits else DType.F32
-
-
-def is_finite(constant: Constant) -> bool:
-    """Whether no element is Inf or NaN; reads the tensor once, in pieces."""
-    return all(bool(np.isfinite(piece).all()) for piece in _flat_pieces(constant))
+    return wished if wished is not DType.F16 or fits else DType.F32
 
 
 def _flat_pieces(constant: Constant) -> Iterator[Array]:
     for start in range(0, constant.elements, _PIECE):
-        yield constant.flat(start, start + _PIECE).astype(np.float32)
+        yield constant.flat(start, start + _PIECE).astype(np.float32, copy=False)
 
 
 @dataclass
@@ -200,7 +199,7 @@ def _row_pieces(constant: Constant, rows: int, length: int, block: int) -> Itera
     step = max(2, _PIECE // length // 2 * 2)  # even, so that every piece starts on a byte
     for first in range(0, rows, step):
         count = min(step, rows - first)
-        flat = constant.flat(first * length, (first + count) * length).astype(np.float32)
+        flat = constant.flat(first * length, (first + count) * length).astype(np.float32, copy=False)
         padded = np.zeros((count, blocks * block), np.float32)
         padded[:, :length] = flat.reshape(count, length)
         x = np.ascontiguousarray(padded.reshape(count * blocks, block).T)
@@ -214,7 +213,7 @@ def _column_pieces(constant: Constant, outer: int, depth: int, inner: int, block
             height = min(block, depth - first)
             start = (o * depth + first) * inner
             begin = start - start % 4  # whole bytes, whatever the width
-            flat = constant.flat(begin, start + height * inner).astype(np.float32)
+            flat = constant.flat(begin, start + height * inner).astype(np.float32, copy=False)
             x = flat[start - begin :].reshape(height, inner)
             if height < block:
                 x = np.concatenate([x, np.zeros((block - height, inner), np.float32)])

@@ -1,0 +1,153 @@
+"""`fp16`: weights stored in 16 bits and widened when the model is loaded. Halves the file; changes no speed.
+
+    small = mlc.passes.Fp16()(module)
+
+The graph keeps computing in float32: every weight becomes a float16 constant and a Cast, which ONNX Runtime folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir import errors
+from ...ir.constants import Constant, ConvertedPayload
+from ...ir.core import Graph, Module, Op, Value
+from ...ir.dtypes import DType
+from ...ir.errors import Code
+from ...ir.ops.opdef import Trait
+from ...ir.ops.table import lookup
+from ...ir.rewrite import Rewriter
+from ...ir.types import TensorType
+from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+
+_OVERHEAD = 160  # bytes of the Cast and its names in a file
+_PIECE = 1 << 20
+_MOST = float(np.finfo(np.float16).max)
+_LEAST = float(np.finfo(np.float16).smallest_normal)
+
+
+@dataclass(frozen=True)
+class Fp16Site:
+    """One weight, bytes in the file before and after, and the relative squared error of rounding it."""
+
+    constant: str
+    bytes_before: int
+    bytes_after: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Fp16Plan(Plan):
+    sites: tuple[Fp16Site, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fp16(Pass):
+    name: ClassVar[str] = "fp16"
+    effect: ClassVar[Effect] = LOSSY
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "int4")
+
+    min_elements: int = option(256, unit="int", low=1, doc="smaller tensors stay: a Cast costs more than it saves")
+
+    def plan(self, module: Module, ctx: Context) -> Fp16Plan:
+        sites: list[Fp16Site] = []
+        skipped: list[Skipped] = []
+        for value in module.constants.values():
+            constant = value.constant
+            assert constant is not None
+            if constant.dtype is not DType.F32 or constant.elements < self.min_elements:
+                continue
+            problem = _problem(value, ctx)
+            if problem is not None:
+                skipped.append(problem)
+                continue
+            found = _measure(value.name, constant)
+            (sites if isinstance(found, Fp16Site) else skipped).append(found)  # type: ignore[arg-type]
+        if not sites and ctx.scope.explicit:
+            raise errors.error(
+                Code.CANNOT_HONOUR,
+                f"'{self.name}' can store nothing of what {ctx.scope.text or 'the selector'} names in 16 bits",
+                help="; ".join(dict.fromkeys(s.why for s in skipped)) or "name nodes with float32 weights",
+            )
+        notes = ("fp16 storage changes the size only: the model still computes in float32",) if sites else ()
+        return Fp16Plan(tuple(skipped), notes, tuple(sites))
+
+    def apply(self, rw: Rewriter, plan: Fp16Plan, ctx: Context) -> list[Done]:
+        return [_store(rw, site) for site in plan.sites]
+
+
+def _problem(value: Value, ctx: Context) -> Skipped | None:
+    """Why a constant keeps its 32 bits, whatever its values."""
+    for op in value.users:
+        row = lookup(op.kind)
+        if row.has(Trait.QUANTIZED):
+            return Skipped(value.name, SkipCode.ALREADY, f"it belongs to quantized data ({op.op_type})")
+        if op.domain:
+            return Skipped(value.name, SkipCode.UNSUPPORTED, f"{op.kind} may want it as a constant of 32 bits")
+        if ctx.target is not None and not op.is_terminator:
+            support = ctx.target.supports(op, "fp16")
+            if not support:
+                return Skipped(value.name, SkipCode.UNSUPPORTED, support.reason)
+    if not any(ctx.scope.allows(op) for op in value.users):
+        return Skipped(value.name, SkipCode.SCOPE, "outside the scope of the step")
+    left = next((op for op in value.users if not ctx.scope.allows(op) and not op.is_terminator), None)
+    if left is not None:
+        return Skipped(value.name, SkipCode.SHARED, f"{left.name or left.kind}, outside the scope, reads it too")
+    return None
+
+
+def _measure(name: str, constant: Constant) -> Fp16Site | Skipped:
+    """The error of rounding a tensor to 16 bits, or why it cannot be."""
+    error = power = most = 0.0
+    for x in _flat(constant):
+        finite = np.isfinite(x)
+        if np.isnan(x).any():
+            return Skipped(name, SkipCode.HURTS, "it holds NaN")
+        kept = x if finite.all() else x[finite]  # Inf (a mask) is Inf in 16 bits, too
+        if kept.size == 0:
+            continue
+        most = max(most, float(np.abs(kept).max()))
+        if most > _MOST:
+            return Skipped(name, SkipCode.HURTS, f"it holds {most:.3g}; float16 ends at 65504")
+        difference = kept - kept.astype(np.float16).astype(np.float32)
+        error += float(np.einsum("i,i->", difference, difference, dtype=np.float64))
+        power += float(np.einsum("i,i->", kept, kept, dtype=np.float64))
+    if 0 < most < _LEAST:
+        return Skipped(name, SkipCode.HURTS, f"its largest value is {most:.3g}, too small for float16")
+    relative = error / power if power else 0.0
+    return Fp16Site(name, constant.nbytes, constant.nbytes // 2 + _OVERHEAD, float(f"{relative:.3g}"))
+
+
+def _flat(constant: Constant) -> Iterator[np.ndarray[Any, Any]]:
+    for start in range(0, constant.elements, _PIECE):
+        yield constant.flat(start, start + _PIECE)
+
+
+def _store(rw: Rewriter, site: Fp16Site) -> Done:
+    value = rw.module.constants[site.constant]
+    constant = value.constant
+    assert constant is not None
+    half = Constant(
+        TensorType(DType.F16, constant.shape), ConvertedPayload(constant, DType.F16), constant.origin
+    )  # fmt: skip
+    stored = rw.constant(half, f"{site.constant}_f16")
+    by_graph: dict[Graph, list[Op]] = {}
+    for op in value.users:
+        assert op.parent is not None
+        by_graph.setdefault(op.parent, []).append(op)
+    for graph, readers in by_graph.items():
+        cast = rw.insert(
+            "Cast", [stored], {"to": DType.F32.onnx}, before=_first(graph, readers), names=[f"{site.constant}_f32"],
+            results=[constant.type],
+        )  # fmt: skip
+        rw.replace_uses(value, cast.result, only=readers)
+    return Done(site.constant, f"{constant.type}", f"f16, error {site.error:.1e}", constant.nbytes // 2)
+
+
+def _first(graph: Graph, ops: Sequence[Op]) -> Op | Graph:
+    wanted = set(ops)
+    return next((op for op in graph.ops if op in wanted), graph)
