@@ -135,7 +135,7 @@ def _written_type(type: Type) -> TypeProto:
 
 
 _TYPES = (TensorType, UnrankedTensor, SequenceType, OptionalType)
-_WRITERS: Mapping[Any, tuple[int, Callable[[AttributeProto, Any], None]]] = {
+_WRITERS: Mapping[Any, tuple[Any, Callable[[AttributeProto, Any], None]]] = {
     int: (AttributeProto.INT, _set("i", int)),
     float: (AttributeProto.FLOAT, _set("f", float)),
     (str, bytes): (AttributeProto.STRING, _set("s", _bytes)),

@@ -1,0 +1,165 @@
+"""Types of ONNX Runtime's operators (domain com.microsoft), for which ONNX has no schema."""
+
+from __future__ import annotations
+
+from .. import dims as _dims
+from ..core import Op
+from ..dims import Dim
+from ..dtypes import DType
+from ..types import Shape, TensorType
+from .access import attr_int, attr_ints, axis_in, broken, dtype, operand, same, shape
+from .opdef import Infer, Inferred
+from .shape_contraction import gemm_shape, multiplied
+from .shape_recurrent import directions
+from .shape_window import global_pool, pool
+
+
+def matmul_nbits(op: Op) -> list[Inferred]:
+    """A [.., K] times packed B [N, K / block_size, block bytes], unpacked along K."""
+    source, packed = shape(op), shape(op, 1)
+    inner, columns = attr_int(op, "K"), attr_int(op, "N")
+    same(op, source[-1], inner, "the inner sizes")
+    same(op, packed[0], columns, "the columns and the rows of the packed weight")
+    return [Inferred(TensorType(dtype(op), (*source[:-1], columns)))]
+
+
+def gather_block_quantized(op: Op) -> list[Inferred]:
+    """Gather along `gather_axis`; u8 data holds several narrow elements a byte along its last axis."""
+    data, indices = packed_shape(op), shape(op, 1)
+    axis = axis_in(op, attr_int(op, "gather_axis"), len(data))
+    return [Inferred(TensorType(dtype(op, 2), (*data[:axis], *indices, *data[axis + 1 :])))]
+
+
+def packed_shape(op: Op) -> Shape:
+    """The shape of GatherBlockQuantized's data, counted in elements."""
+    data = shape(op)
+    per_byte = 8 // attr_int(op, "bits", 4) if dtype(op) is DType.U8 else 1
+    return (*data[:-1], _dims.mul(data[-1], per_byte))
+
+
+def dynamic_quantize_lstm(op: Op) -> list[Inferred]:
+    """As LSTM, but W [D, in, 4H] and R [D, H, 4H] are stored transposed."""
+    source, weight, recurrence = shape(op), shape(op, 1), shape(op, 2)
+    if len(source) != 3 or len(weight) != 3 or len(recurrence) != 3:
+        raise broken(op, f"X, W and R have ranks {len(source)}, {len(weight)}, {len(recurrence)}, not 3")
+    time, batch, _ = source
+    same(op, source[2], weight[1], "the input sizes of X and W")
+    hidden = same(op, attr_int(op, "hidden_size") or recurrence[1], recurrence[1], "hidden sizes")
+    ways, element = directions(op), dtype(op)
+    state = Inferred(TensorType(element, (ways, batch, hidden)))
+    return [Inferred(TensorType(element, (time, ways, batch, hidden))), state, state]
+
+
+def matmul_as(slot: int, weight: int = 1) -> Infer:
+    """A matrix product whose result has the element type of operand `slot`."""
+
+    def infer(op: Op) -> list[Inferred]:
+        return [Inferred(TensorType(dtype(op, slot), multiplied(op, shape(op), shape(op, weight))))]
+
+    return infer
+
+
+def fused_matmul(op: Op) -> list[Inferred]:
+    left, right = shape(op), shape(op, 1)
+    left = _transposed(left, batch=attr_int(op, "transBatchA"), last=attr_int(op, "transA"))
+    right = _transposed(right, batch=attr_int(op, "transBatchB"), last=attr_int(op, "transB"))
+    return [Inferred(TensorType(dtype(op), multiplied(op, left, right)))]
+
+
+def _transposed(source: Shape, *, batch: int, last: int) -> Shape:
+    if len(source) < 2:
+        return source
+    if batch:
+        source = (*source[1:-1], source[0], source[-1])
+    return (*source[:-2], source[-1], source[-2]) if last else source
+
+
+def skip_norm(op: Op) -> list[Inferred]:
+    """The normalised sum, two statistics, and the sum itself."""
+    source = shape(op)
+    result = Inferred(TensorType(dtype(op), source))
+    stats = Inferred(TensorType(DType.F32, (*source[:-1], 1)))
+    return [result, stats, stats, result]
+
+
+def embed_norm(op: Op) -> list[Inferred]:
+    """Ids [B, S] to embeddings [B, S, H]; then the mask index [B] and the sum before the norm."""
+    batch, sequence = shape(op)
+    made = Inferred(TensorType(dtype(op, 2), (batch, sequence, shape(op, 2)[-1])))
+    return [made, Inferred(TensorType(DType.I32, (batch,))), made]
+
+
+def attention(op: Op) -> list[Inferred]:
+    """Attention and QAttention: input [B, S, in], fused weight [in, q + k + v]; present is [2, B, heads, T, head]."""
+    batch, sequence, _ = shape(op)
+    sizes = attr_ints(op, "qkv_hidden_sizes")
+    hidden = sizes[2] if sizes else _dims.floordiv(shape(op, 1)[-1], 3)
+    heads = attr_int(op, "num_heads", 1)
+    element = dtype(op) if dtype(op).is_float else DType.F32
+    present = (2, batch, heads, _dims.fresh(), _dims.floordiv(hidden, heads))
+    return [
+        Inferred(TensorType(element, (batch, sequence, hidden))),
+        Inferred(TensorType(element, present)),
+    ]
+
+
+def multi_head_attention(op: Op) -> list[Inferred]:
+    """Query [B, S, H] (or packed [B, S, heads, 3, head]), key and value; then present key and value."""
+    query, element, heads = shape(op), dtype(op), attr_int(op, "num_heads", 1)
+    if len(query) == 5:
+        head = query[4]
+        hidden: Dim = _dims.mul(query[2], head)
+    elif op.operand(2) is not None:
+        value = shape(op, 2)
+        hidden = _dims.mul(value[1], value[3]) if len(value) == 4 else value[2]
+        head = _dims.floordiv(hidden, heads)
+    else:
+        hidden, head = query[2], _dims.floordiv(query[2], heads)
+    present = Inferred(TensorType(element, (query[0], heads, _dims.fresh(), head)))
+    return [Inferred(TensorType(element, (query[0], query[1], hidden))), present, present]
+
+
+def group_query_attention(op: Op) -> list[Inferred]:
+    """Query [B, S, H], or q, k and v packed in it; then present key and value [B, kv heads, T, head]."""
+    batch, sequence, width = shape(op)
+    heads, kv_heads = attr_int(op, "num_heads", 1), attr_int(op, "kv_num_heads", 1)
+    packed = op.operand(1) is None
+    head = _dims.floordiv(width, heads + 2 * kv_heads if packed else heads)
+    present = Inferred(TensorType(dtype(op), (batch, kv_heads, _dims.fresh(), head)))
+    return [Inferred(TensorType(dtype(op), (batch, sequence, _dims.mul(head, heads)))), present, present]
+
+
+def qgemm(op: Op) -> list[Inferred]:
+    """A, its scale and zero, B, ...; f32 unless the result has a zero point."""
+    element = DType.F32 if op.operand(8) is None else dtype(op, 8)
+    return [Inferred(TensorType(element, gemm_shape(op, shape(op), shape(op, 3))))]
+
+
+def qlinear_concat(op: Op) -> list[Inferred]:
+    """y_scale, y_zero, then (x, scale, zero) for every part."""
+    parts = [shape(op, slot) for slot in range(2, len(op.operands), 3)]
+    if not parts:
+        raise broken(op, "nothing to concatenate")
+    axis = axis_in(op, attr_int(op, "axis"), len(parts[0]))
+    total: Dim = 0
+    for part in parts:
+        total = _dims.add(total, part[axis])
+    return [Inferred(TensorType(dtype(op, 1), (*parts[0][:axis], total, *parts[0][axis + 1 :])))]
+
+
+def qlinear_pool(op: Op) -> list[Inferred]:
+    _channels_first(op)
+    return pool(op)[:1]
+
+
+def qlinear_global_pool(op: Op) -> list[Inferred]:
+    source = shape(op)
+    if attr_int(op, "channels_last"):
+        sizes = (source[0], *(1,) * (len(source) - 2), source[-1])
+        return [Inferred(TensorType(dtype(op), sizes))]
+    return global_pool(op)
+
+
+def _channels_first(op: Op) -> None:
+    if attr_int(op, "channels_last"):
+        raise broken(op, f"{operand(op, 0).name!r} has its channels last, which is not supported")
