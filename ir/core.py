@@ -247,13 +247,19 @@ class Graph:
 
     @property
     def ops(self) -> Iterator[Op]:
-        """The ops in order, without the terminator. Erasing or inserting while iterating is safe."""
+        """The ops in order, without the terminator.
+
+        Erasing, inserting and moving away while iterating is safe: what is inserted behind the current op is
+        visited, what is erased or moved away is not.
+        """
         op = self._first
         while op is not None:
             following = op._next
             yield op
-            # An op erased meanwhile has no place any more; a fresh insertion behind it is still visited.
-            op = op._next if op.parent is self else following
+            if op.parent is not None and op.parent is not self:
+                op = following  # moved to another graph: its neighbours are of that graph
+            else:
+                op = op._next  # erased ops keep the neighbour they had
             while op is not None and op.parent is not self:
                 op = op._next
 
@@ -302,8 +308,9 @@ class Graph:
         """Every op of this graph and of the bodies below, outer before inner, in program order."""
         for op in self.ops:
             yield op
-            for region in op.regions.values():
-                yield from region.walk()
+            if op.parent is not None:  # not erased meanwhile
+                for region in op.regions.values():
+                    yield from region.walk()
 
     def graphs(self) -> Iterator[Graph]:
         """This graph and all bodies below it."""

@@ -11,7 +11,7 @@ import numpy as np
 
 
 class DType(enum.Enum):
-    """Every element type of ONNX up to IR 13 (which the runtimes stop at). Value: (short name, ONNX code, bits, kind, numpy type).
+    """Every element type of ONNX up to IR 13. Value: (short name, ONNX code, bits, kind, numpy type).
 
     Kinds: `float`, `int` (signed), `uint`, `bool`, `complex`, `str`. Sub-byte types unpack to the numpy
     types of ml_dtypes, one element a byte; `bits` is their width in a file.

@@ -5,7 +5,11 @@
     rw.replace(op, [y])
 
 Inserted ops are typed by the operator table at once; ops keep the location of what they replace, with the pass's
-name appended (`Loc.passes`), so that errors and reports can name the original node.
+name appended (`Loc.passes`), so that errors and reports can name the original node. Nothing else is re-typed: who
+changes an attribute, or an operand for one of another type, calls `retype` or `infer_module` afterwards.
+
+Wrong types raise VERIFY or BROKEN_MODEL and leave the module as it was. What only a wrong pass can do (erase an op in
+use, read an erased value) is an assertion.
 """
 
 from __future__ import annotations
@@ -17,20 +21,28 @@ from typing import Any, Literal
 from . import types
 from .constants import Constant
 from .core import Attr, Graph, Loc, Module, Op, Value
+from .dims import Dim
 from .dtypes import DType
+from .errors import Code, MlcError, error
 from .types import Type
 
-EventKind = Literal["insert", "erase", "set_operand", "set_attr", "retype", "rename", "add_constant", "drop_constant"]
+EventKind = Literal[
+    "insert", "move", "erase", "set_operand", "set_attr", "retype", "rename", "add_constant", "drop_constant"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. `op` or `value` is what changed; for operands the old and new value are given."""
+    """One change. `op` or `value` is what changed; for operands the old and new value are given.
+
+    An erased op comes with the operands it had (those of the ops in its bodies included).
+    """
 
     kind: EventKind
     op: Op | None = None
     value: Value | None = None
     old: Value | None = None
+    operands: tuple[Value, ...] = ()
 
 
 Listener = Callable[[Event], None]
@@ -44,11 +56,14 @@ class Rewriter:
         self.by = by
         self.changed = 0  # number of events so far
         self._listeners: list[Listener] = []
-        self._names: set[str] | None = None
-        self._node_names: set[str] | None = None
+        self._names: _Names | None = None
+        self._node_names: _Names | None = None
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
 
     def _emit(self, event: Event) -> None:
         self.changed += 1
@@ -73,77 +88,134 @@ class Rewriter:
         """A new op in front of `before` (an op, or a graph: at its end).
 
         `origin` is the op it stands for (names and location; default: `before`). Result types are inferred unless
-        given; `names` are used for the results if free. Errors: VERIFY when the operands do not fit the operator.
+        given (then checked against what can be inferred); `names` are used for the results if free. `regions` belong
+        to the op from here on; they are emptied if it is refused.
         """
         anchor = before if isinstance(before, Op) else None
         graph = anchor.parent if anchor is not None else before
         assert isinstance(graph, Graph), "the anchor is not in a graph"
-        source = origin or anchor
+        for operand in operands:
+            self._check_readable(operand, graph)
+        source = origin or (anchor if anchor is not None and not anchor.is_terminator else None)
         loc = (source.loc if source is not None else Loc()).touched(self.by)
-        base = source.name or source.op_type if source is not None else kind.rpartition("::")[2]
-        node_name = self.fresh_node_name(f"{base}__{self.by}" if self.by else base)
-        made = [Value(types.UnrankedTensor(DType.F32)) for _ in range(len(results) if results else count)]
-        op = Op(kind, operands, attrs, made, regions=regions, name=node_name, loc=loc)
-        if results is not None:
-            for value, known in zip(made, results):
-                value.type = known
+        made = [Value(t) for t in results] if results is not None else [_untyped() for _ in range(count)]
+        op = Op(kind, operands, attrs, made, regions=regions, loc=loc)
         try:
-            self._infer(op, require=results is None)
-        except Exception:
-            op._drop_operands()
+            self._infer(op, given=results is not None)
+        except BaseException:
+            self._release(op)
             raise
+        base = loc.origin or kind.rpartition("::")[2]
+        op.name = self.fresh_node_name(f"{base}__{self.by}" if self.by else base)
         for index, value in enumerate(made):
-            wanted = names[index] if index < len(names) else (node_name if index == 0 else f"{node_name}_{index}")
+            wanted = names[index] if index < len(names) else (op.name if index == 0 else f"{op.name}_{index}")
             value.name = self.fresh_name(wanted)
         graph._insert(op, anchor)
         self._emit(Event("insert", op=op))
         return op
 
-    def _infer(self, op: Op, *, require: bool) -> None:
+    def _infer(self, op: Op, *, given: bool) -> None:
         from .infer import infer_op
 
-        for value, found in zip(op.results, infer_op(op, self.module, require=require)):
-            value.type = found.type if require else (types.unify(value.type, found.type) or value.type)
-            value.dims = found.dims
+        for index, (value, found) in enumerate(zip(op.results, infer_op(op, self.module, require=not given))):
+            both = types.unify(value.type, found.type) if given else found.type
+            if both is None:
+                message = f"result {index} of {op.kind} is {found.type}, but {value.type} was asked for"
+                raise self._refusal(message, str(op.loc))
+            value.type, value.dims = both, found.dims
+
+    def _refusal(self, message: str, where: str) -> MlcError:
+        return error(Code.VERIFY, message, where=where, help=f"correct the pass {self.by!r}" if self.by else "")
+
+    def _check_readable(self, value: Value | None, graph: Graph) -> None:
+        """Assert that ops of `graph` may read the value (order aside, which the verifier checks)."""
+        if value is None:
+            return
+        if value.constant is not None:
+            assert self.module.constants.get(value.name) is value, f"{value!r} is no constant of this module"
+            return
+        assert value.op is None or value.op.parent is not None, f"{value!r} is a result of an erased op"
+        home, main = value.home, self.module.graph
+        # A body under construction hangs nowhere yet and may read anything.
+        assert home is graph or not main.encloses(graph) or (home is not None and home.encloses(graph)), (
+            f"{value!r} is not visible there"
+        )
 
     def erase(self, op: Op) -> None:
-        """Remove an op whose results nobody uses."""
+        """Remove an op whose results nobody uses, with its bodies."""
         assert not op.is_terminator, "a terminator stays"
         used = [v for v in op.results if v._uses]
         assert not used, f"{used[0]!r} of {op!r} still has uses"
         graph = op.parent
         assert graph is not None, "the op is not in a graph"
-        for region in op.regions.values():
-            self._clear(region)
-        op._drop_operands()
+        operands = self._release(op)
         graph._unlink(op)
-        self._emit(Event("erase", op=op))
+        self._emit(Event("erase", op=op, operands=operands))
 
-    def _clear(self, graph: Graph) -> None:
-        graph.ret._drop_operands()
-        for op in reversed(list(graph.ops)):
-            for region in op.regions.values():
-                self._clear(region)
-            op._drop_operands()
+    def _release(self, op: Op) -> tuple[Value, ...]:
+        """Let go of all operands of an op and of the ops in its bodies; what they were."""
+        released = dict.fromkeys(v for v in op.operands if v is not None)
+        for region in op.regions.values():
+            released.update(dict.fromkeys(v for inner in (region.ret, *region.ops) for v in self._release(inner)))
+        op._drop_operands()
+        return tuple(released)
 
-    def replace(self, op: Op, values: Sequence[Value | None]) -> None:
+    def replace(self, op: Op, values: Sequence[Value | None], *, retype: bool = False) -> None:
         """Use `values` in place of an op's results and erase it (None: that result has no uses)."""
-        assert len(values) == len(op.results)
-        for old, new in zip(op.results, values):
-            if new is not None:
-                self.replace_uses(old, new)
+        assert len(values) == len(op.results), f"{len(values)} values for {len(op.results)} results of {op!r}"
+        pairs = [(old, new) for old, new in zip(op.results, values) if new is not None]
+        for old, new in pairs:
+            assert new.op is not op, "a value cannot take its own place"
+            if not retype:
+                self._check_fit(old, new)
+        for old, new in pairs:
+            self.replace_uses(old, new, retype=retype)
         self.erase(op)
 
-    def replace_uses(self, old: Value, new: Value, *, only: Iterable[Op] | None = None) -> None:
-        """Let every use of `old` (or those by the ops in `only`) read `new`."""
-        assert old is not new
+    def replace_uses(self, old: Value, new: Value, *, only: Iterable[Op] | None = None, retype: bool = False) -> None:
+        """Let every use of `old` (or those by the ops in `only`) read `new`.
+
+        The two are taken to be equal at run time, so their types must agree, and `new` learns what was known of
+        `old`. With `retype` they may differ: then the caller re-types what follows.
+        """
+        assert old is not new, "a value cannot take its own place"
+        if not retype:
+            self._check_fit(old, new)
         allowed = None if only is None else set(only)
-        for use in old.uses:
-            if allowed is None or use.op in allowed:
-                self.set_operand(use.op, use.slot, new)
+        uses = [use for use in old.uses if allowed is None or use.op in allowed]
+        for use in uses:
+            assert use.op.parent is not None
+            self._check_readable(new, use.op.parent)
+        if not retype and uses:
+            self._refine(new, old, output=any(use.op is self.module.graph.ret for use in uses))
+        for use in uses:
+            self.set_operand(use.op, use.slot, new)
+
+    def _check_fit(self, old: Value, new: Value) -> None:
+        if not types.compatible(old.type, new.type):
+            user = old.users[0].loc if old.users else ""
+            raise self._refusal(f"{new!r} cannot stand in for {old!r}: the types contradict each other", str(user))
+
+    def _refine(self, value: Value, known: Value, *, output: bool) -> None:
+        """Carry over what is known of an equal value. Arguments and constants keep their own type."""
+        if value.op is None:
+            return
+        both = types.unify(value.type, known.type)
+        if both is not None and both != value.type:
+            value.type = both
+            self._emit(Event("retype", value=value))
+        if value.dims is None:
+            value.dims = known.dims
+        if output and value.declared is None:
+            value.declared = known.declared  # the interface as the file states it
 
     def set_operand(self, op: Op, slot: int, value: Value | None) -> None:
-        """Change one operand; a slot just beyond the end appends."""
+        """Change one operand; a slot just beyond the end appends. The types of the results stay as they are."""
+        assert op.parent is not None, "the op is not in a graph"
+        self._check_readable(value, op.parent)
+        if op.is_terminator:
+            assert value is not None, "a graph's output cannot be left out"
+            assert slot < len(op._operands), "the outputs of a graph are fixed"
         if slot == len(op._operands):
             old = None
             op._append_operand(value)
@@ -164,22 +236,62 @@ class Rewriter:
         op.loc = op.loc.touched(self.by)
         self._emit(Event("set_attr", op=op))
 
+    # -- bodies ------------------------------------------------------------------------------------------------
+
+    def body(self, arguments: Sequence[Type] = (), name: str = "body") -> Graph:
+        """An empty graph with arguments of the given types, to be filled with `insert(..., before=graph)`, ended with
+        `yields` and handed to `insert` as a region."""
+        return Graph(name, [Value(t, self.fresh_name(f"{name}_in{i}")) for i, t in enumerate(arguments)])
+
+    def yields(self, graph: Graph, values: Sequence[Value]) -> Graph:
+        """End a body under construction: its outputs."""
+        assert graph.owner is None, "the body is in use: its outputs are changed with set_operand"
+        assert graph is not self.module.graph, "the outputs of a module are fixed"
+        assert not graph.output_names, "the body has outputs already"
+        for index, value in enumerate(values):
+            graph._add_output(value, f"{graph.name}_out{index}")
+        return graph
+
+    def inline(self, region: Graph, arguments: Sequence[Value], *, before: Op) -> tuple[Value, ...]:
+        """Move the ops of a body in front of the op `before`, with `arguments` for the body's; what it yields.
+
+        The body stays behind empty, for its owner to be erased.
+        """
+        assert len(arguments) == len(region.inputs), f"{len(arguments)} arguments for {len(region.inputs)}"
+        target = before.parent
+        assert target is not None, "the anchor is not in a graph"
+        for formal, actual in zip(region.inputs, arguments):
+            self.replace_uses(formal, actual)
+        for op in list(region.ops):
+            region._unlink(op)
+            target._insert(op, before)
+            op.loc = op.loc.touched(self.by)
+            self._emit(Event("move", op=op))
+        return region.outputs
+
     # -- values ------------------------------------------------------------------------------------------------
 
-    def retype(self, value: Value, type: Type) -> None:
-        """Give a value another type. What the source file declared of it no longer holds."""
+    def retype(self, value: Value, type: Type, *, dims: tuple[Dim, ...] | None = None) -> None:
+        """Give a value another type, or new elements. What the source file declared of it no longer holds."""
+        assert value.constant is None, "a constant has the type of its elements"
+        if value.type == type and dims in (None, value.dims):
+            return
         if value.type != type:
-            value.type = type
             value.declared = None
-            self._emit(Event("retype", value=value))
+        value.type, value.dims = type, dims
+        self._emit(Event("retype", value=value))
 
     def rename(self, value: Value, name: str) -> None:
         """Give a value a free name; constants keep their place under the new one."""
-        assert name == value.name or name not in self._taken(), f"the name {name!r} is taken"
+        if name == value.name:
+            return
+        assert value.graph is not self.module.graph, "the names of the model's inputs are its interface"
+        assert name, "a value has a name"
+        assert name not in self._taken().taken, f"the name {name!r} is taken"
         if value.constant is not None:
             self.module.constants = {(name if v is value else n): v for n, v in self.module.constants.items()}
         value.name = name
-        self._taken().add(name)
+        self._taken().taken.add(name)
         self._emit(Event("rename", value=value))
 
     # -- constants ---------------------------------------------------------------------------------------------
@@ -198,7 +310,7 @@ class Rewriter:
 
     def drop_constant(self, value: Value) -> None:
         """Remove a constant that nobody uses."""
-        assert value.constant is not None
+        assert self.module.constants.get(value.name) is value, f"{value!r} is no constant of this module"
         assert not value._uses, f"constant {value.name!r} still has uses"
         del self.module.constants[value.name]
         self._emit(Event("drop_constant", value=value))
@@ -207,23 +319,37 @@ class Rewriter:
 
     def fresh_name(self, wanted: str) -> str:
         """`wanted`, or the first of `wanted_1`, `wanted_2`, ... that no value bears. Reserved at once."""
-        return _reserve(wanted, self._taken())
+        return self._taken().reserve(wanted)
 
     def fresh_node_name(self, wanted: str) -> str:
+        """The same for the names of nodes."""
         if self._node_names is None:
-            self._node_names = {op.name for op in self.module.walk()}
-        return _reserve(wanted, self._node_names)
+            self._node_names = _Names(op.name for op in self.module.walk())
+        return self._node_names.reserve(wanted)
 
-    def _taken(self) -> set[str]:
+    def _taken(self) -> _Names:
         if self._names is None:
-            self._names = {v.name for v in self.module.values()} | set(self.module.graph.output_names)
+            self._names = _Names((*(v.name for v in self.module.values()), *self.module.graph.output_names))
         return self._names
 
 
-def _reserve(wanted: str, taken: set[str]) -> str:
-    name, n = wanted, 0
-    while name in taken:
-        n += 1
-        name = f"{wanted}_{n}"
-    taken.add(name)
-    return name
+class _Names:
+    """Names in use. Names are never given back: what a report names stays unambiguous."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.taken = {"", *names}
+        self._next: dict[str, int] = {}
+
+    def reserve(self, wanted: str) -> str:
+        name, n = wanted, self._next.get(wanted, 0)
+        while name in self.taken:
+            n += 1
+            name = f"{wanted}_{n}"
+        self._next[wanted] = n
+        self.taken.add(name)
+        return name
+
+
+def _untyped() -> Value:
+    """A value that inference is about to type."""
+    return Value(types.UnrankedTensor(DType.F32))
