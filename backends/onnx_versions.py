@@ -25,6 +25,24 @@ _IR_OF_TYPE = {
 }
 
 
+#: (opset, IR version) up to which an ONNX Runtime loads files, measured on each release named.
+_RUNTIMES = (
+    ("1.16", 19, 9),
+    ("1.17", 20, 9),
+    ("1.18", 21, 10),
+    ("1.21", 22, 10),
+    ("1.23", 23, 11),
+    ("1.24", 25, 13),
+    ("1.25", 26, 13),
+)
+
+
+def least_runtime(proto: ModelProto) -> str | None:
+    """The first ONNX Runtime release that loads a file of this opset and IR version; None if there is none yet."""
+    opset = max((o.version for o in proto.opset_import if o.domain == ""), default=1)
+    return next((name for name, newest, ir in _RUNTIMES if opset <= newest and proto.ir_version <= ir), None)
+
+
 def set_ir_version(proto: ModelProto, *, at_least: int) -> None:
     """Give the model the least IR version that fits its opset and element types, and is no older than the source's."""
     wanted = onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)

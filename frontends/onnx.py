@@ -19,7 +19,9 @@ from onnx import ModelProto
 from ..ir.core import Graph, Meta, Module, Source
 from ..ir.errors import Code, MlcError, error
 from ..ir.infer import infer_module
+from .onnx_check import check_nodes
 from .onnx_graph import GraphBuilder
+from .onnx_softmax import restore_softmax
 from .onnx_structure import check_and_sort
 from .onnx_tensors import TensorReader, broken
 from .onnx_upgrade import OPSET, inline_functions, upgrade, walk
@@ -137,6 +139,7 @@ def _build(proto: ModelProto, source_opset: int, reader: TensorReader) -> Module
     proto = inline_functions(proto)
     proto = upgrade(proto, source_opset)
     check_and_sort(proto.graph)
+    check_nodes(proto)
     module = Module(Graph(), opset=max(source_opset, OPSET))
     # Before IR version 4 every initializer had to be listed as an input, which did not make it overridable.
     builder = GraphBuilder(module, reader, overridable=proto.ir_version >= 4)
@@ -145,6 +148,8 @@ def _build(proto: ModelProto, source_opset: int, reader: TensorReader) -> Module
     module.opsets = {o.domain: o.version for o in proto.opset_import if o.domain in used - {""}}
     module.meta = _meta(proto)
     infer_module(module)
+    if source_opset < 13:
+        restore_softmax(module)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ from ..ir.core import Attr, Constants, Floats, Graph, Ints, Loc, Module, Op, Str
 from ..ir.dtypes import DType
 from ..ir.errors import Code, error
 from ..ir.onnx_attrs import type_of_proto
-from ..ir.types import Type, UnrankedTensor
+from ..ir.types import TensorType, Type, UnrankedTensor
 from .onnx_structure import node_label
 from .onnx_tensors import TensorReader, broken
 from .onnx_upgrade import declared_types
 
 #: The type of a value nobody has typed yet; inference replaces it.
 _UNTYPED = UnrankedTensor(DType.F32)
+_HUGE = 1 << 62  # elements
 
 
 class GraphBuilder:
@@ -168,7 +170,10 @@ def read_type(proto: TypeProto, where: str) -> Type | None:
             where=where,
             help="cut the model before this value (a ZipMap at the end, for example)",
         )
-    return type_of_proto(proto, lambda name: dims.Sym(name) if name else dims.fresh())
+    found = type_of_proto(proto, lambda name: dims.Sym(name) if name else dims.fresh())
+    if isinstance(found, TensorType) and math.prod(d for d in found.shape if isinstance(d, int) and d) >= _HUGE:
+        raise broken(f"the declared shape {found} is beyond what memory can hold", where)
+    return found
 
 
 def _is_graph(attribute: AttributeProto) -> bool:

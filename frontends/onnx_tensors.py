@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import SparseTensorProto, TensorProto
 
-from ..ir.constants import ArrayPayload, Constant, FilePayload, Payload, unpack
+from ..ir.constants import ArrayPayload, Constant, FilePayload, PackedPayload, Payload
 from ..ir.dtypes import BY_ONNX, DType
 from ..ir.errors import Code, MlcError, error
 from ..ir.types import TensorType
@@ -19,21 +18,6 @@ from .onnx_wire import SELF
 
 _MAX_DENSE_BYTES = 256 << 20  # a sparse tensor is made dense up to this size
 _DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-
-
-class BytesPayload:
-    """Elements within a serialized model in memory: viewed, never copied."""
-
-    __slots__ = ("_data", "_dtype", "_shape")
-
-    def __init__(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> None:
-        self._data, self._dtype, self._shape = data, dtype, shape
-
-    def array(self) -> np.ndarray[Any, Any]:
-        if self._dtype.bits < 8:
-            return unpack(np.frombuffer(self._data, np.uint8), self._dtype, self._shape)
-        found = np.frombuffer(self._data, self._dtype.numpy).reshape(self._shape)
-        return found if found.flags.aligned else found.copy()
 
 
 class TensorReader:
@@ -99,7 +83,7 @@ class TensorReader:
             raw = proto.raw_data
             if len(raw) != wanted:
                 raise broken(_size_text(shape, dtype, wanted, len(raw)), where)
-            return BytesPayload(memoryview(raw), dtype, shape)
+            return PackedPayload(np.frombuffer(raw, np.uint8), dtype, shape)
         return _typed_fields(proto, dtype, shape, where)
 
     def _external(self, proto: TensorProto, dtype: DType, shape: tuple[int, ...], wanted: int, where: str) -> Payload:
@@ -111,7 +95,7 @@ class TensorReader:
             code = broken if location == SELF else external
             raise code(_size_text(shape, dtype, wanted, length), where)
         if location == SELF and self.data is not None:
-            return BytesPayload(self.data[offset : offset + wanted], dtype, shape)
+            return PackedPayload(np.frombuffer(self.data[offset : offset + wanted], np.uint8), dtype, shape)
         path, size = self._file(location, where)
         if offset + wanted > size:
             raise external(f"bytes {offset} to {offset + wanted} of {path.name} are needed, but it has {size}", where)
