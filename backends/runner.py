@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +10,18 @@ import numpy as np
 from ..ir import errors
 from ..ir.core import Module
 from ..ir.errors import Code
-from .onnx import save
 from .ort import Session
 
 Array = np.ndarray[Any, Any]
 
 
 class OrtExecutable:
-    """A session over a temporary file; the file is gone as soon as the session has read it."""
+    """A session over a module, with its taps as extra outputs."""
 
     def __init__(self, module: Module, taps: Sequence[str], threads: int) -> None:
         runnable, outputs = _with_taps(module, taps) if taps else (module, [])
         self._taps = dict(zip(taps, outputs))
-        with tempfile.TemporaryDirectory(prefix="mlc-run-") as folder:
-            path = Path(folder) / "model.onnx"
-            save(runnable, path)
-            self._session = Session(path, threads=threads)
+        self._session = Session(runnable, threads=threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name, and the tapped values under their own names."""

@@ -1,0 +1,116 @@
+"""Timing two sessions against each other: CPU time, interleaved, with an interval; and what machine this is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+BLOCKS = 20
+WARM_UPS = 5
+_BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
+_BOOTSTRAP = 2000
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "sve2")
+_PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
+
+
+class Runnable(Protocol):
+    def run(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians over blocks, and the speedup a/b with a bootstrap 95 % interval [low, high]."""
+
+    a_ms: float
+    b_ms: float
+    speedup: float
+    low: float
+    high: float
+    blocks: int
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        return {"source_ms": found.pop("a_ms"), "artifact_ms": found.pop("b_ms"), **found}
+
+
+def interleaved(
+    a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, blocks: int = BLOCKS, threads: int = 1, seed: int = 0
+) -> Timing:
+    """Time `b` against `a` on the same feeds: blocks of both in turn, CPU time of the process.
+
+    Interleaving makes the ratio robust against a machine whose speed drifts; the median against single outliers.
+    """
+    for _ in range(WARM_UPS):
+        a.run(feeds)
+        b.run(feeds)
+    repeats = (_repeats(a, feeds), _repeats(b, feeds))
+    times = np.empty((blocks, 2))
+    for block in range(blocks):
+        for which, model in enumerate((a, b)):
+            times[block, which] = _cpu_seconds(model, feeds, repeats[which])
+    ratios = times[:, 0] / times[:, 1]
+    draws = np.random.default_rng(seed).integers(0, blocks, (_BOOTSTRAP, blocks))
+    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+    a_ms, b_ms = np.median(times, axis=0) * 1e3
+    return Timing(float(a_ms), float(b_ms), float(np.median(ratios)), float(low), float(high), blocks, threads)
+
+
+def _repeats(model: Runnable, feeds: Mapping[str, Any]) -> int:
+    return max(1, int(_BLOCK_SECONDS / max(_cpu_seconds(model, feeds, 1), 1e-6)))
+
+
+def _cpu_seconds(model: Runnable, feeds: Mapping[str, Any], repeats: int) -> float:
+    """CPU seconds of one run, all threads of the process together."""
+    start = time.process_time()
+    for _ in range(repeats):
+        model.run(feeds)
+    return max(time.process_time() - start, 1e-9) / repeats
+
+
+def environment() -> dict[str, Any]:
+    """CPU, instruction sets and library versions: what a measurement depends on."""
+    return {
+        "cpu": _cpu_name(),
+        "isa": [f for f in _FLAGS if f in _cpu_flags()],
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_info() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
+def _field(name: str) -> str:
+    for line in _cpu_info().splitlines():
+        if line.partition(":")[0].strip() == name:
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def _cpu_name() -> str:
+    family = f"family {_field('cpu family')} model {_field('model')}" if _field("cpu family") else ""
+    return f"{_field('model name') or platform.processor() or 'unknown'} {family}".strip()
+
+
+def _cpu_flags() -> set[str]:
+    return set((_field("flags") or _field("Features")).split())

@@ -1,0 +1,435 @@
+"""Compiling a model with a recipe: the only place that wires frontends, passes and backends.
+
+load -> check weights -> probe set -> steps (with strength and instruments) -> lower -> write -> check -> report
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from . import __version__
+from .backends import artifact, report
+from .backends.checks import Emitted, Judge, check_emitted
+from .backends.legalize import legalize
+from .backends.measure import environment
+from .backends.onnx import save as _save
+from .backends.runner import OrtRunner
+from .backends.targets import OrtTarget, parse_target
+from .dsl.build import Step
+from .dsl.judge import COSTS, Measured, Verdict, judge, missed
+from .dsl.recipe import Recipe
+from .dsl.scopes import resolve
+from .dsl.sites import sites_of
+from .dsl.source import file_text, read_source
+from .frontends.data import load_npz
+from .frontends.onnx import load as _load_onnx
+from .frontends.onnx import scan_weights
+from .ir import errors
+from .ir.core import Module
+from .ir.errors import Code, Diagnostic
+from .passes import registry
+from .passes.base import EVERYWHERE, Context, Pass, PassReport, Plan, Scope, plain, run_in_place
+from .passes.instruments import Drift, PrintChanged, SizeDelta, sizes
+from .passes.pipeline import Instrument, PlannedStep, check_order, run
+from .passes.ports import Data
+from .passes.statistics import StreamingStatistics
+from .passes.strength import DRIFT_LIMIT, Trial, largest, smallest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CHECKS = ("full", "fast", "none")
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a compilation but the model, the recipe and the output."""
+
+    data: PathLike | None = None
+    eval: PathLike | None = None
+    labels: str | None = None
+    to: str = "ort(cpu)"
+    seed: int = 0
+    threads: int = 1
+    max_memory: int | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    check: str = "full"
+    strict: bool = False
+    force: bool = False
+    external: str = "auto"
+    opset: int | None = None
+    print_changes: TextIO | None = None
+
+    def __post_init__(self) -> None:
+        if self.check not in CHECKS:
+            raise errors.error(Code.USAGE, f"--check {self.check!r} is unknown", help=f"choose {', '.join(CHECKS)}")
+        if self.external not in ("auto", "always", "never"):
+            raise errors.error(
+                Code.USAGE, f"--external-data {self.external!r} is unknown", help="choose auto, always, never"
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished compilation: the module, the report, where it was written, and the bounds that were missed."""
+
+    module: Module
+    report: dict[str, Any]
+    path: Path | None
+    missed: tuple[Diagnostic, ...] = ()
+
+    def to_json(self) -> str:
+        return report.to_json(self.report)
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the report."""
+        from rich.console import Console
+
+        report.show(self.report, console or Console(highlight=False))
+
+
+def load(path: PathLike) -> Module:
+    """Read an ONNX model. Weights stay in the file until they are needed."""
+    return _load_onnx(Path(path))
+
+
+def save(module: Module, path: PathLike, *, target: str | None = None, overwrite: bool = False) -> None:
+    """Write a module as an ONNX file; with `target`, lowered to the kernels that target has."""
+    lowered = module if target is None else legalize(module, parse_target(target)).module
+    _save(lowered, Path(path), overwrite=overwrite)
+
+
+def compile(
+    model: PathLike | Module,
+    recipe: str | Recipe | Sequence[Pass],
+    *,
+    output: PathLike | None = None,
+    **settings: Any,
+) -> Result:
+    """Compile `model` with `recipe`; write the artifact to `output` (a folder, or a .onnx file) if one is given.
+
+    `recipe` is recipe text, a parsed recipe, or a list of passes. The other arguments are the fields of `Settings`.
+    A missed bound does not raise: the artifact is complete and `Result.missed` says what was missed.
+    """
+    options = Settings(**settings)
+    program = Program.of(recipe)
+    layout = artifact.Layout(Path(output)) if output is not None else None
+    if layout is not None:
+        artifact.refuse_existing(layout, force=options.force)
+    source = model if isinstance(model, Module) else load(model)
+    scan_weights(source)
+    program.check_scopes(source)
+    with ExitStack() as stack:
+        if layout is None:
+            layout = artifact.Layout(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model.mlc")
+        return _Compilation(source, program, options).run(layout, keep=output is not None)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A recipe with its passes built: what runs, under which scopes and bounds."""
+
+    steps: tuple[tuple[Pass, Step | None], ...]
+    recipe: Recipe | None
+    text: str
+
+    @classmethod
+    def of(cls, recipe: str | Recipe | Sequence[Pass]) -> Program:
+        if isinstance(recipe, str):
+            source = read_source(recipe, stdin=sys.stdin)
+            recipe = Recipe.parse(source.text, name=source.name, choose=source.choose)
+        if isinstance(recipe, Recipe):
+            steps = tuple((registry.find(s.name)(**s.arguments), s) for s in recipe.steps)
+            program = cls(steps, recipe, str(recipe))
+        else:
+            program = cls(tuple((p, None) for p in recipe), None, " + ".join(map(str, recipe)))
+        check_order([step for step, _ in program.steps])
+        return program
+
+    def planned(self) -> tuple[PlannedStep, ...]:
+        return tuple(PlannedStep(action, partial(_scope, step)) for action, step in self.steps)
+
+    def check_scopes(self, module: Module) -> None:
+        """Refuse a selector that matches nothing in the model, before any work."""
+        for _, step in self.steps:
+            _scope(step, module)
+
+    def file_text(self) -> str:
+        return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
+
+
+def _scope(step: Step | None, module: Module) -> Scope:
+    return EVERYWHERE if step is None or step.scope.everywhere else resolve(step, sites_of(module))
+
+
+class _Compilation:
+    """One run; methods in the order in which they are called."""
+
+    def __init__(self, source: Module, program: Program, options: Settings) -> None:
+        self.source, self.program, self.options = source, program, options
+        self.target: OrtTarget = parse_target(options.to)
+        self.warnings: list[str] = []
+        self.trials: list[tuple[str, Trial]] = []
+        self.data, self.eval = _data(source, options)
+        self.judge = Judge.of(source, self.eval, options)
+        self.context = _context(source, self.target, self.data, self.eval, options)
+
+    def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
+        steps = self._choose_strength()
+        module, reports = self._transform(steps)
+        with artifact.staged(layout) as folder:
+            emitted, lowering = self._emit(module, folder / layout.model_name)
+            verdicts = self._verdicts(emitted)
+            diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
+            document = self._report(layout, reports, emitted, lowering, verdicts, diagnostics)
+            self._write(folder, layout, document, reports)
+        return Result(module, document, layout.out if keep else None, diagnostics)
+
+    # -- strength ----------------------------------------------------------------------------------------------
+
+    def _choose_strength(self) -> tuple[PlannedStep, ...]:
+        """The steps with their free fields set, when there is something to judge a choice by.
+
+        Bounds on cost ask for the smallest strength that meets them, bounds on quality (or, without bounds, the
+        allowed drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
+        """
+        steps = self.program.planned()
+        free = [s for s in steps if s.action.free and s.action.effect.lossy]
+        limits = self.program.recipe.limits if self.program.recipe is not None else ()
+        costs = [x for x in limits if x.metric in COSTS - {"latency"}]
+        if not free or not (costs or self.eval is not None):
+            return steps
+        if costs:
+            found, trials = smallest(lambda s: self._excess(_at(steps, s), costs), lambda excess: excess <= 0)
+            strength = 1.0 if found is None else found
+        elif self.options.check == "none":
+            self.warnings.append("free strengths were left alone: --check none has nothing to judge them by")
+            return steps
+        else:
+            strength, trials = largest(lambda s: self._drift(_at(steps, s)), lambda drift: drift <= DRIFT_LIMIT)
+        self.trials = [("bound" if costs else "drift", t) for t in trials]
+        return _at(steps, strength)
+
+    def _excess(self, steps: tuple[PlannedStep, ...], limits: Sequence[Any]) -> float:
+        """By how much the worst cost bound is exceeded (<= 0: all hold), measured on the emitted bytes."""
+        module = self.source.clone()
+        run(steps, module, self.context)
+        with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
+            emitted, _ = self._emit(module, Path(folder) / "model.onnx", check="none")
+            verdicts = judge(limits, self._facts(emitted))
+        return max(_excess(v) for v in verdicts)
+
+    def _drift(self, steps: tuple[PlannedStep, ...]) -> float:
+        module = self.source.clone()
+        run(steps, module, self.context)
+        return self.judge.drift(module)
+
+    # -- transform and emit ------------------------------------------------------------------------------------
+
+    def _transform(self, steps: tuple[PlannedStep, ...]) -> tuple[Module, tuple[PassReport, ...]]:
+        module = self.source.clone()
+        instruments: list[Instrument] = [SizeDelta(self.judge.binding)]
+        if self.options.check == "full" and self.judge.can_run:
+            instruments.append(Drift(OrtRunner(threads=self.options.threads), self.judge.feeds, self.judge.reference))
+        if self.options.print_changes is not None:
+            instruments.append(PrintChanged(self.options.print_changes))
+        reports = run(steps, module, self.context, instruments)
+        for step, outcome in zip(steps, reports):
+            if not outcome.changed:
+                self.warnings.append(f"'{step}' changed nothing")
+        return module, reports
+
+    def _emit(self, module: Module, path: Path, *, check: str | None = None) -> tuple[Emitted, Sequence[str]]:
+        lowered = legalize(module, self.target)
+        lowered.module.meta.properties |= {
+            "mlc.version": __version__,
+            "mlc.recipe": self.program.text,
+            "mlc.source_sha256": self.source.source.sha256 if self.source.source is not None else "",
+        }
+        _save(lowered.module, path, external=self.options.external, opset=self.options.opset)  # type: ignore[arg-type]
+        emitted = check_emitted(
+            path,
+            lowered.module,
+            self.source,
+            self.judge,
+            threads=self.options.threads,
+            level=check or self.options.check,
+            exact=not any(step.effect.lossy for step, _ in self.program.steps),
+            seed=self.options.seed,
+        )
+        return emitted, lowered.lines
+
+    # -- judge and report --------------------------------------------------------------------------------------
+
+    def _facts(self, emitted: Emitted) -> dict[str, Measured]:
+        before = sizes(self.source, self.judge.binding)
+        after = sizes(emitted.module, self.judge.binding)
+        facts = {
+            "size": Measured(emitted.nbytes, self._source_bytes()),
+            "params": Measured(after["params"], before["params"]),
+        }
+        if isinstance(before["macs"], int) and isinstance(after["macs"], int):
+            facts["flops"] = Measured(after["macs"], before["macs"])
+        agreement = emitted.agreement
+        if agreement is not None:
+            scores = {"cosine": agreement.cosine, "sqnr": agreement.sqnr_db, "agreement": agreement.top1}
+            facts |= {name: Measured(value) for name, value in scores.items() if value is not None}
+        if emitted.latency is not None:
+            # The upper end of the interval must hold: seconds, and seconds of the source scaled to match.
+            slowest = emitted.latency.a_ms / emitted.latency.low / 1e3
+            facts["latency"] = Measured(slowest, emitted.latency.a_ms / 1e3)
+        return facts
+
+    def _verdicts(self, emitted: Emitted) -> tuple[Verdict, ...]:
+        limits = self.program.recipe.limits if self.program.recipe is not None else ()
+        return judge(limits, self._facts(emitted))
+
+    def _source_bytes(self) -> int:
+        return self.source.source.nbytes if self.source.source is not None else 0
+
+    def _report(
+        self,
+        layout: artifact.Layout,
+        reports: Sequence[PassReport],
+        emitted: Emitted,
+        lowering: Sequence[str],
+        verdicts: Sequence[Verdict],
+        diagnostics: Sequence[Diagnostic],
+    ) -> dict[str, Any]:
+        source = self.source.source
+        before = self._source_bytes()
+        return {
+            "mlc": __version__,
+            "status": "missed" if diagnostics else "done",
+            "source": dataclasses.asdict(source) if source is not None else {"path": "a module from Python"},
+            "recipe": self.program.text,
+            "steps_text": [str(step) for step, _ in self.program.steps],
+            "target": str(self.target),
+            "seed": self.options.seed,
+            "threads": self.options.threads,
+            "steps": [_step_json(r) for r in reports],
+            "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
+            "lowering": list(lowering),
+            "artifact": {"path": str(layout.out), **emitted.facts()},
+            "size": {
+                "source": before,
+                "artifact": emitted.nbytes,
+                "ratio": emitted.nbytes / before if before else 0.0,
+            },
+            "checks": emitted.checks(self.judge),
+            "bounds": [{"bound": v.limit.text, "measured": v.measured, "holds": v.holds} for v in verdicts],
+            "missed": [d.message for d in diagnostics],
+            "warnings": [*self.warnings, *self.judge.warnings, *emitted.warnings],
+            "metadata": dict(self.source.meta.properties),
+            "measurements": {
+                "environment": environment(),
+                "seconds": {str(i + 1): round(r.seconds, 4) for i, r in enumerate(reports)},
+                "latency": emitted.latency.to_json() if emitted.latency is not None else None,
+            },
+        }
+
+    def _write(
+        self, folder: Path, layout: artifact.Layout, document: Mapping[str, Any], reports: Sequence[PassReport]
+    ) -> None:
+        (folder / layout.report_name).write_text(report.to_json(document), encoding="utf-8")
+        if layout.extras:
+            (folder / "recipe.mlc").write_text(self.program.file_text(), encoding="utf-8")
+            (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
+
+
+def _at(steps: tuple[PlannedStep, ...], strength: float) -> tuple[PlannedStep, ...]:
+    """The steps with the free fields of lossy passes set for one strength."""
+    return tuple(
+        dataclasses.replace(s, action=s.action.at(strength)) if s.action.free and s.action.effect.lossy else s
+        for s in steps
+    )
+
+
+def _excess(verdict: Verdict) -> float:
+    return float("inf") if verdict.measured is None else verdict.measured - verdict.limit.value
+
+
+def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:
+    skipped = [(r.name, s) for r in reports for s in r.skipped] if options.strict else []
+    return tuple(
+        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {s.site}: {s.why}", where=s.site, help=s.what_to_do)
+        for name, s in skipped
+    )
+
+
+def _data(module: Module, options: Settings) -> tuple[Data | None, Data | None]:
+    """(what calibrates, what judges): --data and --eval, or a seeded split of --data."""
+    inputs = {v.name: v.type for v in module.graph.inputs}
+    data = load_npz(options.data, inputs, labels=options.labels) if options.data is not None else None
+    if options.eval is not None:
+        return data, load_npz(options.eval, inputs, labels=options.labels)
+    if data is None:
+        return None, None
+    calibrate, judges = data.split(options.seed)
+    return (calibrate, judges) if len(judges) and len(calibrate) else (data, None)
+
+
+def _context(module: Module, target: OrtTarget, data: Data | None, judges: Data | None, options: Settings) -> Context:
+    runner = OrtRunner(threads=options.threads)
+    stats = StreamingStatistics(data, runner, max_memory=options.max_memory) if data is not None else None
+    return Context(
+        target=target,
+        data=data,
+        eval=judges,
+        stats=stats,
+        runner=runner,
+        seed=options.seed,
+        max_memory=options.max_memory,
+    )
+
+
+def _step_json(outcome: PassReport) -> dict[str, Any]:
+    return {
+        "name": outcome.name,
+        "text": outcome.text,
+        "done": plain(outcome.done),
+        "skipped": plain(outcome.skipped),
+        "notes": list(outcome.notes),
+        "before": outcome.metrics.get("before", {}),
+        "after": outcome.metrics.get("after", {}),
+        "drift": outcome.metrics.get("drift"),
+    }
+
+
+# -- plan ------------------------------------------------------------------------------------------------------
+
+
+def plan(model: PathLike | Module, recipe: str | Recipe | Sequence[Pass], **settings: Any) -> list[tuple[str, Plan]]:
+    """What each step would do: (step, plan) in order. Steps are applied to a copy, because later ones depend on it."""
+    options = Settings(**settings)
+    program = Program.of(recipe)
+    source = model if isinstance(model, Module) else load(model)
+    scan_weights(source)
+    program.check_scopes(source)
+    data, judges = _data(source, options)
+    context = _context(source, parse_target(options.to), data, judges, options)
+    module = source.clone()
+    reports = []
+    for index, step in enumerate(program.planned()):
+        scope = EVERYWHERE if step.scope is None else step.scope(module)
+        reports.append(run_in_place(step.action, module, dataclasses.replace(context, step=index, scope=scope)))
+    return _plans(reports)
+
+
+def _plans(reports: Sequence[PassReport]) -> list[tuple[str, Plan]]:
+    return [(r.text, r.plan) for r in reports if r.plan is not None]
+
+
+def plans_to_json(plans: Sequence[tuple[str, Plan]]) -> str:
+    """Plans as JSON text with a format number."""
+    return report.to_json({"steps": [{"step": text, **found.to_json()} for text, found in plans]})

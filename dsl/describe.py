@@ -1,0 +1,61 @@
+"""What steps are and accept, in words: the text behind `mlc passes` and `mlc explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ..ir.errors import Code, error
+from ..passes import registry
+from ..passes.base import Pass, format_value
+from .values import near
+
+
+def list_passes() -> Iterator[str]:
+    """One line per pass: name and the first line of its documentation."""
+    width = max(map(len, registry.names()))
+    for name in registry.names():
+        yield f"{name:<{width}}  {_summary(registry.find(name))}"
+
+
+def describe(name: str) -> Iterator[str]:
+    """A pass with its arguments. Errors: UNKNOWN_STEP with the nearest name."""
+    if name not in registry.names():
+        raise error(Code.UNKNOWN_STEP, f"unknown step '{name}'", help=near(name, registry.names()) or "see mlc passes")
+    found = registry.find(name)
+    yield name
+    yield ""
+    yield from (line.strip() for line in (found.__doc__ or "").strip().splitlines())
+    yield ""
+    yield f"effect: {'lossy' if found.effect.lossy else 'exact'}" + (", may grow" if found.effect.may_grow else "")
+    if found.needs:
+        yield f"needs: {', '.join(sorted(n.value for n in found.needs))}"
+    if found.after:
+        yield f"comes after: {', '.join(found.after)}"
+    fields = dataclasses.fields(found)
+    if fields:
+        yield "arguments:"
+    for field in fields:
+        yield f"  {field.name:<{max(len(f.name) for f in fields)}}  {_argument(field)}"
+
+
+def explain_step(name: str) -> str:
+    """The first line of a pass's documentation."""
+    return _summary(registry.find(name))
+
+
+def _summary(found: type[Pass]) -> str:
+    return (found.__doc__ or "").strip().splitlines()[0]
+
+
+def _argument(field: dataclasses.Field[Any]) -> str:
+    meta = field.metadata
+    unit = meta["unit"]
+    parts = [meta["doc"]]
+    if meta["choices"]:
+        parts.append("one of " + ", ".join(map(str, meta["choices"])))
+    if meta["low"] is not None and meta["high"] is not None:
+        parts.append(f"{format_value(meta['low'], unit)} to {format_value(meta['high'], unit)}")
+    default = "left to mlc" if field.default is None else format_value(field.default, unit)
+    return "; ".join([*parts, f"default {default}"])

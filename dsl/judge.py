@@ -1,0 +1,61 @@
+"""Whether the bounds of a recipe hold, given what was measured on the emitted file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..ir.errors import Code, Diagnostic
+from .build import Limit
+
+#: Metrics that more compression improves; the others get worse by it.
+COSTS = frozenset({"size", "params", "flops", "latency"})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of the artifact, and of the source for bounds with `x`. Intervals count with their worse end."""
+
+    value: float
+    source: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    limit: Limit
+    measured: float | None  # in the terms of the bound; None: it could not be measured
+    holds: bool
+
+    def __str__(self) -> str:
+        found = "not measured" if self.measured is None else f"{self.measured:.6g}"
+        return f"{self.limit.text}: {found}{'' if self.holds else ' (missed)'}"
+
+
+def judge(limits: Iterable[Limit], facts: Mapping[str, Measured]) -> tuple[Verdict, ...]:
+    """One verdict per bound; a metric that was not measured does not hold."""
+    return tuple(_judge(limit, facts.get(limit.metric)) for limit in limits)
+
+
+def _judge(limit: Limit, found: Measured | None) -> Verdict:
+    if found is None:
+        return Verdict(limit, None, holds=False)
+    if not limit.relative:
+        return Verdict(limit, found.value, limit.holds(found.value))
+    if not found.source:
+        return Verdict(limit, None, holds=False)
+    ratio = found.value / found.source
+    return Verdict(limit, ratio, limit.holds(ratio))
+
+
+def missed(verdicts: Iterable[Verdict]) -> tuple[Diagnostic, ...]:
+    """A diagnostic for every bound that does not hold."""
+    return tuple(
+        Diagnostic(
+            Code.BOUND_MISSED,
+            f"the bound was missed: {verdict}",
+            verdict.limit.span,
+            help="the best artifact was saved; loosen the bound, or let a step go further",
+        )
+        for verdict in verdicts
+        if not verdict.holds
+    )

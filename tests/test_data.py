@@ -1,0 +1,102 @@
+"""Streaming .npz samples: shapes, splits, and one clear error per mistake."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlc.frontends.data import load_npz
+from mlc.ir.dtypes import DType
+from mlc.ir.errors import MlcError
+from mlc.ir.types import tensor
+
+IMAGE = {"x": tensor(DType.F32, "N", 3, 4)}
+
+
+def archive(folder: Path, **arrays: Any) -> Path:
+    path = folder / "d.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_batches_keep_order_and_cover_everything(tmp_path: Path) -> None:
+    values = np.arange(10 * 12, dtype=np.float32).reshape(10, 3, 4)
+    data = load_npz(archive(tmp_path, x=values, y=np.arange(10)), IMAGE, labels="y")
+    batches = list(data.batches(4))
+    assert [b.n for b in batches] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([b.inputs["x"] for b in batches]), values)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in batches if b.labels is not None]), np.arange(10))
+
+
+def test_the_only_array_feeds_the_only_input_whatever_its_key(tmp_path: Path) -> None:
+    data = load_npz(archive(tmp_path, anything=np.zeros((2, 3, 4), np.float32)), IMAGE)
+    assert data.names == ("x",)
+    assert len(data) == 2
+
+
+def test_samples_that_are_whole_inputs(tmp_path: Path) -> None:
+    types = {"x": tensor(DType.F32, 1, "T"), "rate": tensor(DType.I64)}
+    path = archive(tmp_path, x=np.zeros((5, 1, 7), np.float32), rate=np.full(5, 16000))
+    batches = list(load_npz(path, types).batches(3))
+    assert [b.n for b in batches] == [1] * 5
+    assert batches[0].inputs["x"].shape == (1, 7)
+    assert batches[0].inputs["rate"].shape == ()
+
+
+def test_the_split_is_seeded_disjoint_and_complete(tmp_path: Path) -> None:
+    values = np.arange(400, dtype=np.float32).reshape(400, 1)
+    data = load_npz(archive(tmp_path, x=values), {"x": tensor(DType.F32, "N", 1)})
+
+    def samples(part: Any) -> set[float]:
+        return {float(v) for b in part.batches(7) for v in b.inputs["x"].ravel()}
+
+    calibrate, judge = data.split(seed=3)
+    assert samples(calibrate) | samples(judge) == set(values.ravel())
+    assert not samples(calibrate) & samples(judge)
+    assert 0.12 < len(judge) / 400 < 0.28
+    assert samples(data.split(seed=4)[1]) != samples(judge)
+    assert len(judge) == len(samples(judge))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = archive(tmp_path, x=np.zeros((400, 3, 4000), np.float32))  # 19 MB
+    data = load_npz(path, {"x": tensor(DType.F32, "N", 3, 4000)})
+    tracemalloc.start()
+    assert sum(b.n for b in data.batches(2)) == 400
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": np.zeros((2, 3, 4), np.float32), "w": np.zeros(2)}, "no array for input 'x'"),
+        ({"x": np.zeros((2, 3, 4))}, "wants float32, not float64"),
+        ({"x": np.zeros((2, 3), np.float32)}, "the array has shape [2, 3]"),
+        ({"x": np.zeros((2, 5, 4), np.float32)}, "wants 3 on axis 1, not 5"),
+        ({"x": np.zeros((0, 3, 4), np.float32)}, "number of samples"),
+        ({"x": np.array([object()])}, "not a readable .npz"),
+        ({"x": np.asfortranarray(np.zeros((2, 3, 4), np.float32))}, "column-major"),
+    ],
+)
+def test_mistakes_in_the_data(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlcError) as caught:
+        load_npz(archive(tmp_path, **arrays), IMAGE)
+    assert message in str(caught.value)
+
+
+def test_missing_broken_and_unlabelled_files(tmp_path: Path) -> None:
+    with pytest.raises(MlcError, match="there is no data file"):
+        load_npz(tmp_path / "none.npz", IMAGE)
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"PK not really")
+    with pytest.raises(MlcError, match=r"not a readable \.npz"):
+        load_npz(broken, IMAGE)
+    good = archive(tmp_path, x=np.zeros((2, 3, 4), np.float32))
+    with pytest.raises(MlcError, match="has no labels 'y'"):
+        load_npz(good, IMAGE, labels="y")
