@@ -133,7 +133,7 @@ _fresh = itertools.count()
 
 def fresh(prefix: str = "unk") -> Sym:
     """A symbol no other dimension uses. The name never reaches a file (see `is_fresh`)."""
-    assert prefix and not prefix[-1].isdigit(), "the number must stand apart"
+    assert not prefix[-1:].isdigit(), "the number must stand apart"
     return Sym(f"?{prefix}{next(_fresh)}")
 
 
