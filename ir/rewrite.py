@@ -308,6 +308,17 @@ class Rewriter:
         self._emit(Event("add_constant", value=value))
         return value
 
+    def set_constant(self, value: Value, constant: Constant) -> None:
+        """Give a constant other elements, of any shape, under its name. The caller re-types what follows."""
+        from .infer import constant_dims
+
+        assert self.module.constants.get(value.name) is value, f"{value!r} is no constant of this module"
+        if not constant.origin:
+            constant.origin = self.by
+        value.constant, value.type, value.declared = constant, constant.type, None
+        value.dims = constant_dims(constant)
+        self._emit(Event("retype", value=value))
+
     def drop_constant(self, value: Value) -> None:
         """Remove a constant that nobody uses."""
         assert self.module.constants.get(value.name) is value, f"{value!r} is no constant of this module"
