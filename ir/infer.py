@@ -106,15 +106,20 @@ def settle(value: Value, found: Inferred, *, keep: bool = True) -> None:
 
 
 def refine(value: Value, found: Type) -> Type:
-    """The computed type, made more exact where the known one says more. The computed shape wins a contradiction."""
+    """The computed type, made more exact where the known one says more. The computed shape wins a contradiction.
+
+    Of what is only declared, numbers and ranks are taken over, but not names: that two sizes are one is a claim that
+    files often get wrong.
+    """
     known = value.type
-    if isinstance(found, TensorType) and isinstance(known, TensorType) and found.dtype is known.dtype:
+    if isinstance(known, TensorType) and isinstance(found, TensorType | UnrankedTensor) and found.dtype is known.dtype:
+        if isinstance(found, UnrankedTensor):
+            return TensorType(found.dtype, tuple(_declared(k) for k in known.shape))
         if found.rank != known.rank:
             return found
-        return TensorType(found.dtype, tuple(_refine_dim(f, k) for f, k in zip(found.shape, known.shape)))
+        carried = _carried_symbols(value.op)
+        return TensorType(found.dtype, tuple(_refine_dim(f, k, carried) for f, k in zip(found.shape, known.shape)))
     joined = types.unify(found, known)
-    if joined is None and value.declared is None and isinstance(known, UnrankedTensor):
-        return found  # the placeholder of a value that no file and no pass has typed
     if joined is None:
         raise error(
             Code.BROKEN_MODEL,
@@ -125,15 +130,28 @@ def refine(value: Value, found: Type) -> Type:
     return joined
 
 
-def _refine_dim(found: Dim, known: Dim) -> Dim:
-    """A size named by an input beats a declared number (stale value_info); else the more exact one wins."""
-    if isinstance(found, Sym) and not _dims.is_fresh(found):
+def _declared(known: Dim) -> Dim:
+    return known if isinstance(known, int) or _dims.is_fresh(known) else _dims.fresh()
+
+
+def _carried_symbols(op: Op | None) -> frozenset[Sym]:
+    """The symbols an op's operands speak of."""
+    if op is None:
+        return frozenset()
+    shapes = (v.type.shape for v in op.operands if v is not None and isinstance(v.type, TensorType))
+    given = (v.dims for v in op.operands if v is not None and v.dims is not None)
+    return frozenset(s for row in (*shapes, *given) for d in row for s in _dims.symbols(d))
+
+
+def _refine_dim(found: Dim, known: Dim, carried: frozenset[Sym]) -> Dim:
+    """The more exact of a computed and a known size.
+
+    A computed name beats a declared number (value_info that grew stale). An unknown that first appears here keeps the
+    symbol it was given before, so that inferring twice changes nothing.
+    """
+    if isinstance(found, int) or (isinstance(found, Sym) and not _dims.is_fresh(found)):
         return found
-    return _dims.unify(found, known) or found
-
-
-def element_type(type: Type) -> TensorType | UnrankedTensor | None:
-    """The tensor type at the bottom of sequences and optionals."""
-    while isinstance(type, SequenceType | types.OptionalType):
-        type = type.element
-    return type
+    if isinstance(known, int):
+        return known
+    born_here = isinstance(found, Sym) and found not in carried
+    return known if born_here and isinstance(known, Sym) and _dims.is_fresh(known) else found

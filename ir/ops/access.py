@@ -49,6 +49,14 @@ def shape_of(op: Op, value: Value) -> Shape:
     raise Unranked
 
 
+def shape_or_unknown(op: Op, slot: int, rank: int) -> Shape:
+    """The shape of an operand whose rank the operator prescribes: unknown sizes if the operand has no rank."""
+    value = operand(op, slot)
+    if isinstance(value.type, UnrankedTensor):
+        return tuple(_dims.fresh() for _ in range(rank))
+    return shape_of(op, value)
+
+
 def elements(value: Value | None) -> tuple[Dim, ...] | None:
     """The elements of a small integer operand, as dimensions; float constants with whole values count too."""
     if value is None:

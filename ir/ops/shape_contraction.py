@@ -6,7 +6,7 @@ from ..core import Op
 from ..dims import Dim
 from ..dtypes import DType
 from ..types import Shape, TensorType
-from .access import attr_int, attr_text, broken, dtype, same, shape
+from .access import attr_int, attr_text, broken, dtype, same, shape, shape_or_unknown
 from .opdef import Inferred
 from .shape_elementwise import broadcast_dims, broadcast_shapes
 
@@ -36,7 +36,7 @@ def multiplied(op: Op, a: Shape, b: Shape) -> Shape:
 
 
 def gemm(op: Op) -> list[Inferred]:
-    return [Inferred(TensorType(dtype(op), gemm_shape(op, shape(op), shape(op, 1))))]
+    return [Inferred(TensorType(dtype(op), gemm_shape(op, shape_or_unknown(op, 0, 2), shape(op, 1))))]
 
 
 def gemm_shape(op: Op, a: Shape, b: Shape) -> Shape:

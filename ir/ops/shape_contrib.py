@@ -7,7 +7,7 @@ from ..core import Op
 from ..dims import Dim
 from ..dtypes import DType
 from ..types import Shape, TensorType
-from .access import attr_int, attr_ints, axis_in, broken, dtype, operand, same, shape
+from .access import attr_int, attr_ints, axis_in, broken, dtype, operand, same, shape, shape_or_unknown
 from .opdef import Infer, Inferred
 from .shape_contraction import gemm_shape, multiplied
 from .shape_recurrent import directions
@@ -39,7 +39,7 @@ def packed_shape(op: Op) -> Shape:
 
 def dynamic_quantize_lstm(op: Op) -> list[Inferred]:
     """As LSTM, but W [D, in, 4H] and R [D, H, 4H] are stored transposed."""
-    source, weight, recurrence = shape(op), shape(op, 1), shape(op, 2)
+    source, weight, recurrence = shape_or_unknown(op, 0, 3), shape(op, 1), shape(op, 2)
     if len(source) != 3 or len(weight) != 3 or len(recurrence) != 3:
         raise broken(op, f"X, W and R have ranks {len(source)}, {len(weight)}, {len(recurrence)}, not 3")
     time, batch, _ = source

@@ -78,7 +78,8 @@ def broadcast_dims(op: Op, sizes: Iterable[Dim]) -> Dim:
     """The size all of these broadcast to.
 
     A number above 1 decides, for what broadcasts with it is it or 1. An unknown against a named size is taken for
-    that size (or 1): the names are the model's interface, unknowns are derived. Two different names stay unknown.
+    that size (or 1): the names are the model's interface, unknowns are derived. Two expressions in the same names
+    (a U-net joins 2*floor(H/2) with H) are equal wherever the model runs at all. Different names stay unknown.
     """
     wide: Dim = 1
     for size in sizes:
@@ -90,6 +91,6 @@ def broadcast_dims(op: Op, sizes: Iterable[Dim]) -> Dim:
             raise broken(op, f"sizes {wide} and {size} do not broadcast")
         elif isinstance(size, int) or (_dims.is_fresh(wide) and not _dims.is_fresh(size) and not isinstance(wide, int)):
             wide = size
-        elif not isinstance(wide, int) and not _dims.is_fresh(size):
+        elif not isinstance(wide, int) and not _dims.is_fresh(size) and _dims.symbols(wide) != _dims.symbols(size):
             wide = _dims.fresh()
     return wide

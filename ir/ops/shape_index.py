@@ -84,7 +84,7 @@ def _bound(size: Dim, bound: Dim, *, is_end: bool) -> Dim | None:
     if least is not None and least >= 0:
         return bound
     greatest = lower(_dims.mul(bound, -1))
-    if greatest is not None and greatest > 0:
+    if greatest is not None and greatest >= 0:
         return _dims.add(size, bound)
     return bound
 

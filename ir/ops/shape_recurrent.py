@@ -6,7 +6,7 @@ from .. import dims as _dims
 from ..core import Op
 from ..dims import Dim
 from ..types import TensorType
-from .access import attr_int, attr_text, broken, dtype, same, shape
+from .access import attr_int, attr_text, broken, dtype, same, shape, shape_or_unknown
 from .opdef import Infer, Inferred
 
 
@@ -18,7 +18,7 @@ def recurrent(gates: int, states: int) -> Infer:
     """X [time, batch, in] (batch first under layout 1), W [D, gates*H, in], R [D, gates*H, H] -> Y, Y_h (, Y_c)."""
 
     def infer(op: Op) -> list[Inferred]:
-        source, weight, recurrence = shape(op), shape(op, 1), shape(op, 2)
+        source, weight, recurrence = shape_or_unknown(op, 0, 3), shape(op, 1), shape(op, 2)
         if len(source) != 3 or len(weight) != 3 or len(recurrence) != 3:
             raise broken(op, f"X, W and R have ranks {len(source)}, {len(weight)}, {len(recurrence)}, not 3")
         same(op, source[2], weight[2], "the input sizes of X and W")

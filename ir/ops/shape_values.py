@@ -16,9 +16,8 @@ from ..core import Op, Value
 from ..dims import Dim
 from ..types import TensorType
 from . import bounds
-from .access import attr_int, axis_in, elements, fractions, ints, shape
+from .access import attr_int, elements, fractions, ints
 from .opdef import Infer, Inferred
-from .shape_sizes import shape_range
 
 Elements = tuple[Dim, ...]
 Fold = Callable[[Op], Elements | None]
@@ -72,10 +71,6 @@ def _mapped(function: Callable[..., Dim | None], given: Sequence[Elements]) -> E
     made = [function(*row) for row in zip(*(g * count if len(g) == 1 else g for g in given))]
     known = tuple(d for d in made if d is not None)
     return known if len(known) == len(made) else None
-
-
-def same(op: Op) -> Elements | None:
-    return elements(op.operand(0))
 
 
 def divide(op: Op) -> Elements | None:
@@ -262,36 +257,7 @@ def _truthful(a: Dim) -> Dim | None:
     return None if same_as_zero is None else int(not same_as_zero)
 
 
-# -- movement ----------------------------------------------------------------------------------------------------------
-
-
-def shape_elements(op: Op) -> Elements | None:
-    source = shape(op)
-    return tuple(source[i] for i in shape_range(op, len(source)))
-
-
-def gather(op: Op) -> Elements | None:
-    data, indices = elements(op.operand(0)), ints(op.operand(1))
-    if data is None or indices is None or any(not -len(data) <= i < len(data) for i in indices):
-        return None
-    return tuple(data[i] for i in indices)
-
-
-def concat(op: Op) -> Elements | None:
-    parts = [elements(v) for v in op.operands]
-    known = [p for p in parts if p is not None]
-    return tuple(d for p in known for d in p) if len(known) == len(parts) else None
-
-
-def slice_(op: Op) -> Elements | None:
-    data, starts, ends = elements(op.operand(0)), ints(op.operand(1)), ints(op.operand(2))
-    steps = (1,) if op.operand(4) is None else ints(op.operand(4))
-    if data is None or not starts or not ends or not steps or len(starts) != 1:
-        return None
-    start, end, step = starts[0], ends[0], steps[0]
-    if step < 0 and end < -len(data):
-        return data[start::step]
-    return data[start:end:step] if step else None
+# -- whole tensors -----------------------------------------------------------------------------------------------------
 
 
 def with_parts(rule: Infer) -> Infer:
@@ -333,18 +299,6 @@ def filled(op: Op) -> Elements | None:
     return (int(value.array().reshape(-1)[0]),) * math.prod(wanted)
 
 
-def expand(op: Op) -> Elements | None:
-    data, wanted = elements(op.operand(0)), ints(op.operand(1))
-    if data is None or wanted is None or len(wanted) > 1:
-        return None
-    return data * wanted[0] if wanted and len(data) == 1 else data
-
-
-def tile(op: Op) -> Elements | None:
-    data, repeats = elements(op.operand(0)), ints(op.operand(1))
-    return None if data is None or repeats is None or len(repeats) > 1 else data * (repeats[0] if repeats else 1)
-
-
 def reduce_product(op: Op) -> Elements | None:
     data = elements(op.operand(0))
     return None if data is None or _keeps_elements(op) else (_dims.product(data),)
@@ -374,15 +328,3 @@ def _keeps_elements(op: Op) -> bool:
     value = op.operand(1)
     none_given = value is None or ints(value) == ()
     return none_given and bool(attr_int(op, "noop_with_empty_axes"))
-
-
-def scatter_elements(op: Op) -> Elements | None:
-    """A vector with some elements replaced, as exporters write `shape[i] = n`."""
-    data, indices, updates = elements(op.operand(0)), ints(op.operand(1)), elements(op.operand(2))
-    plain = op.attrs.get("reduction", "none") == "none"
-    if data is None or indices is None or updates is None or len(indices) != len(updates) or not plain:
-        return None
-    made = list(data)
-    for index, update in zip(indices, updates):
-        made[axis_in(op, index, len(made))] = update
-    return tuple(made)

@@ -7,26 +7,28 @@ from ..core import Op
 from ..dims import Dim
 from ..dtypes import DType
 from ..types import Shape, TensorType
-from .access import attr_int, attr_ints, attr_text, broken, dtype, elements, operand, same, shape
+from .access import attr_int, attr_ints, attr_text, broken, dtype, elements, operand, same, shape, shape_or_unknown
 from .opdef import Inferred
 
 _NO_SHAPE = "the kernel covers {} axes, but the input has {}"
 
 
 def conv(op: Op) -> list[Inferred]:
-    return [Inferred(TensorType(dtype(op), convolved(op, shape(op), shape(op, 1))))]
+    return [Inferred(TensorType(dtype(op), convolved(op, 1)))]
 
 
 def conv_integer(op: Op) -> list[Inferred]:
-    return [Inferred(TensorType(DType.I32, convolved(op, shape(op), shape(op, 1))))]
+    return [Inferred(TensorType(DType.I32, convolved(op, 1)))]
 
 
 def qlinear_conv(op: Op) -> list[Inferred]:
-    return [Inferred(TensorType(dtype(op, 7), convolved(op, shape(op), shape(op, 3))))]
+    return [Inferred(TensorType(dtype(op, 7), convolved(op, 3)))]
 
 
-def convolved(op: Op, source: Shape, weight: Shape) -> Shape:
-    """The shape of a convolution: N, output channels, one size per spatial axis."""
+def convolved(op: Op, slot: int) -> Shape:
+    """The shape of a convolution with the weight in `slot`: N, output channels, one size per spatial axis."""
+    weight = shape(op, slot)
+    source = shape_or_unknown(op, 0, len(weight))
     if len(source) < 2 or len(weight) != len(source):
         raise broken(op, f"the input has rank {len(source)} and the weight {len(weight)}")
     groups = attr_int(op, "group", 1)
@@ -83,7 +85,8 @@ def global_pool(op: Op) -> list[Inferred]:
 
 
 def conv_transpose(op: Op) -> list[Inferred]:
-    source, weight = shape(op), shape(op, 1)
+    weight = shape(op, 1)
+    source = shape_or_unknown(op, 0, len(weight))
     rank = len(source) - 2
     if rank < 0 or len(weight) != len(source):
         raise broken(op, f"the input has rank {len(source)} and the weight {len(weight)}")

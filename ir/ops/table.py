@@ -28,6 +28,7 @@ from . import shape_values as value
 from . import shape_window as window
 from .opdef import CostRule, Infer, OpDef, Reference, Trait
 from .shape_values import Fold, valued
+from .value_movement import moved
 
 _E, _C, _V, _Q = Trait.ELEMENTWISE, Trait.COMMUTATIVE, Trait.VIEW, Trait.QUANTIZED
 _MS = "com.microsoft::"
@@ -115,25 +116,25 @@ _ROWS: tuple[OpDef, ...] = (
     _row("CenterCropPad", sizes.center_crop_pad),
     *(_row(kind, None, Trait.RANDOM) for kind in _DRAWING),
     # movement
-    _row("Identity", _same, _E, _V, fold=value.same),
-    _row("Reshape", move.reshape, _V, fold=value.same),
+    _row("Identity", _same, _E, _V, fold=moved),
+    _row("Reshape", move.reshape, _V, fold=moved),
     _row("Flatten", move.flatten, _V),
-    _row("Squeeze", move.squeeze, _V, fold=value.same),
-    _row("Unsqueeze", move.unsqueeze, _V, fold=value.same),
-    _row("Transpose", move.transpose, _V, fold=value.same),
-    _row("Concat", move.concat, _V, fold=value.concat),
+    _row("Squeeze", move.squeeze, _V, fold=moved),
+    _row("Unsqueeze", move.unsqueeze, _V, fold=moved),
+    _row("Transpose", move.transpose, _V, fold=moved),
+    _row("Concat", move.concat, _V, fold=moved),
     _row("Split", value.with_parts(move.split), _V),
-    _row("Expand", move.expand, _V, fold=value.expand),
-    _row("Tile", move.tile, _V, fold=value.tile),
+    _row("Expand", move.expand, _V, fold=moved),
+    _row("Tile", move.tile, _V, fold=moved),
     _row("Pad", move.pad, _V),
     _row("DepthToSpace", move.depth_to_space, _V),
     _row("SpaceToDepth", move.space_to_depth, _V),
-    _row("Slice", index.slice_, _V, fold=value.slice_),
-    _row("Gather", index.gather, _V, fold=value.gather, weights=(0,)),
+    _row("Slice", index.slice_, _V, fold=moved),
+    _row("Gather", index.gather, _V, fold=moved, weights=(0,)),
     _row("GatherElements", index.gather_elements, _V),
     _row("GatherND", index.gather_nd, _V),
-    _row("ScatterElements", _same, fold=value.scatter_elements),
-    _row("ScatterND", _same),
+    _row("ScatterElements", _same, fold=moved),
+    _row("ScatterND", _same, fold=moved),
     _row("TensorScatter", _same),
     _row("Trilu", _same),
     _row("ReverseSequence", index.reverse_sequence, _V),
