@@ -19,7 +19,7 @@ from onnx import ModelProto
 from ..ir.core import Graph, Meta, Module, Source
 from ..ir.errors import Code, MlcError, error
 from ..ir.infer import infer_module
-from .onnx_check import check_nodes
+from .onnx_check import check_nodes, check_types
 from .onnx_graph import GraphBuilder
 from .onnx_softmax import restore_softmax
 from .onnx_structure import check_and_sort
@@ -127,6 +127,9 @@ def _check_header(proto: ModelProto, name: str) -> int:
             where="opset_import",
             help=f"export with opset {newest} or older, or install a newer `onnx`",
         )
+    texts = (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
+    if not all(isinstance(t, str) for t in (*texts, *(t for e in proto.metadata_props for t in (e.key, e.value)))):
+        raise broken("the metadata is not UTF-8 text", "metadata_props")
     if proto.training_info:
         raise error(Code.UNSUPPORTED_MODEL, "the file holds training graphs", where="training_info", help="remove them")
     return int(opset)
@@ -148,6 +151,7 @@ def _build(proto: ModelProto, source_opset: int, reader: TensorReader) -> Module
     module.opsets = {o.domain: o.version for o in proto.opset_import if o.domain in used - {""}}
     module.meta = _meta(proto)
     infer_module(module)
+    check_types(module)
     if source_opset < 13:
         restore_softmax(module)
     return module

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 import onnx.checker
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from ..ir.core import Module, Op, Value
+from ..ir.dtypes import DType
 from ..ir.errors import Code, error
+from ..ir.types import TensorType, UnrankedTensor
 from .onnx_structure import node_label
 from .onnx_tensors import broken
 from .onnx_upgrade import walk
@@ -48,6 +53,53 @@ def _bare(node: NodeProto) -> NodeProto:
     return bare
 
 
+def check_types(module: Module) -> None:
+    """Operands of the element types their operator takes, equal where its schema says so. Errors: BROKEN_MODEL."""
+    for op in module.walk():
+        schema = _schema(op.kind, module.opset if not op.domain else module.opsets.get(op.domain, 1))
+        if schema is not None:
+            _check_operands(op, schema)
+
+
+@functools.lru_cache(maxsize=1024)
+def _schema(kind: str, version: int) -> onnx.defs.OpSchema | None:
+    domain, _, name = kind.rpartition("::")
+    try:
+        return onnx.defs.get_schema(name, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _check_operands(op: Op, schema: onnx.defs.OpSchema) -> None:
+    bound: dict[str, tuple[str, DType]] = {}
+    for slot, value in enumerate(op.operands):
+        if value is None or not schema.inputs or not isinstance(value.type, TensorType | UnrankedTensor):
+            continue
+        formal = schema.inputs[min(slot, len(schema.inputs) - 1)]
+        dtype = value.type.dtype
+        if _is_guess(value):
+            continue
+        if f"tensor({_SPELLING[dtype]})" not in formal.types:
+            raise broken(f"{op.kind} does not take {dtype.short} ({value.name!r}) as {formal.name!r}", str(op.loc))
+        if not formal.is_homogeneous:
+            continue
+        first, known = bound.setdefault(formal.type_str, (value.name, dtype))
+        if known is not dtype:
+            raise broken(
+                f"{op.kind} takes operands of one element type, but {first!r} is {known.short} and "
+                f"{value.name!r} is {dtype.short}",
+                str(op.loc),
+            )
+
+
+def _is_guess(value: Value) -> bool:
+    """Whether nothing is known of a value: an operator nobody knows made it, and the file does not type it."""
+    return value.declared is None and value.op is not None and _schema(value.op.kind, 1 << 30) is None
+
+
+_SPELLING = {
+    d: onnx.TensorProto.DataType.Name(d.onnx).lower() if d is not DType.STR else "string" for d in DType
+}  # as schemas spell element types: `float`, `uint8`, `bfloat16`
 _HEAVY = (AttributeProto.GRAPH, AttributeProto.TENSOR)
 
 
