@@ -14,15 +14,19 @@ Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Support:
-    """How a target serves an op in a form: with a kernel of its own, by emulation, or not at all, and why."""
+Level = Literal["native", "emulated", "no"]
 
-    level: Literal["native", "emulated", "no"]
-    reason: str = ""
 
-    def __bool__(self) -> bool:
-        return self.level != "no"
+class Support(Protocol):
+    """How a target serves an op in a form: with a kernel of its own, by emulation, or not at all (false), and why."""
+
+    @property
+    def level(self) -> Level: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    def __bool__(self) -> bool: ...
 
 
 class Target(Protocol):

@@ -1,0 +1,148 @@
+"""Targets: which kernels a runtime has for which forms of an operator. A table, read while planning and lowering.
+
+`ort(cpu, threads=2, isa=vnni)` is ONNX Runtime on this CPU. What a pass asks with `supports` is answered by the same
+rows that docs/targets.md shows.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..ir.core import Op
+from ..ir.errors import Code, error
+
+Level = Literal["native", "emulated", "no"]
+Isa = Literal["auto", "vnni", "avx2", "neon", "portable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How a target serves an op in a form, and why not better."""
+
+    level: Level
+    reason: str = ""
+    kernel: str = ""
+
+    def __bool__(self) -> bool:
+        return self.level != "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a target's table: an operator (`*`: any other) whose weight is stored in a form."""
+
+    op: str
+    form: str
+    level: Level
+    kernel: str = ""
+    needs: str = ""
+    reason: str = ""
+
+
+_SLOW = "there is no 4-bit kernel for it: the weight would be widened on every run"
+
+#: ONNX Runtime, CPU execution provider.
+ORT_CPU: tuple[Row, ...] = (
+    Row("MatMul", "int4", "native", "com.microsoft::MatMulNBits", "a constant matrix on the right, block 16 to 256"),
+    Row("Gemm", "int4", "native", "com.microsoft::MatMulNBits + Add", "a constant matrix as B, block 16 to 256"),
+    Row("Gather", "int4", "native", "com.microsoft::GatherBlockQuantized", "a constant table, axis 0, block 16 to 256"),
+    Row("Conv", "int4", "no", reason=f"Conv: {_SLOW}"),
+    Row("ConvTranspose", "int4", "no", reason=f"ConvTranspose: {_SLOW}"),
+    Row("LSTM", "int4", "no", reason=f"LSTM: {_SLOW}"),
+    Row("GRU", "int4", "no", reason=f"GRU: {_SLOW}"),
+    Row("RNN", "int4", "no", reason=f"RNN: {_SLOW}"),
+    Row("*", "int4", "no", reason=_SLOW),
+    Row("*", "fp16", "native", "Cast, folded when the model is loaded", "graph optimizations basic or higher"),
+)
+_BLOCKS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class OrtTarget:
+    """ONNX Runtime on a CPU."""
+
+    threads: int = 1
+    isa: Isa = "auto"
+    name: str = "ort(cpu)"
+
+    rows = ORT_CPU
+
+    def supports(self, op: Op, form: str, *, block: int = 0, symmetric: bool = True) -> Support:
+        """What the table says of an op whose weight is stored in `form` (`int4`, `fp16`)."""
+        row = self._row(op.kind, form)
+        if row is None:
+            return Support("no", f"{self.name} knows no form {form!r}")
+        if row.level == "native" and form == "int4" and block not in _BLOCKS:
+            return Support("no", f"{row.kernel} wants blocks of 16 to 256, a power of two, not {block}")
+        if form == "int4" and row.level == "native" and self.known_isa == "portable":
+            return Support("emulated", f"{row.kernel} has no fast path on this CPU", row.kernel)
+        return Support(row.level, row.reason, row.kernel)
+
+    def _row(self, kind: str, form: str) -> Row | None:
+        rows = [r for r in self.rows if r.form == form and r.op in (kind, "*")]
+        return next((r for r in rows if r.op == kind), rows[0] if rows else None)
+
+    @property
+    def known_isa(self) -> Isa:
+        return detect_isa() if self.isa == "auto" else self.isa
+
+    def __str__(self) -> str:
+        given = [f"threads={self.threads}"] if self.threads != 1 else []
+        given += [f"isa={self.isa}"] if self.isa != "auto" else []
+        return f"ort({', '.join(['cpu', *given])})"
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instruction-set flags of this CPU; empty where the system does not list them."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
+def detect_isa(flags: frozenset[str] | None = None) -> Isa:
+    """The fastest instruction set for 8-bit dot products that this machine has."""
+    known = cpu_flags() if flags is None else flags
+    if known & {"avx512_vnni", "avx_vnni"}:
+        return "vnni"
+    if "avx2" in known:
+        return "avx2"
+    if "asimd" in known or (flags is None and platform.machine() in ("aarch64", "arm64")):
+        return "neon"
+    return "portable"
+
+
+def parse_target(text: str) -> OrtTarget:
+    """A target from its text: `ort`, `ort(cpu)`, `ort(cpu, threads=2, isa=avx2)`. Errors: BAD_TARGET."""
+    shape = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
+    if shape is None:
+        raise _bad(text, "it does not read as a target")
+    name, inside = shape.group(1), shape.group(2) or ""
+    if name != "ort":
+        planned = " yet" if name in ("tvm", "edge") else ""
+        raise _bad(text, f"there is no target {name!r}{planned}")
+    threads, isa = 1, "auto"
+    for part in (p.strip() for p in inside.split(",") if p.strip()):
+        key, _, value = (x.strip() for x in part.partition("="))
+        if part == "cpu":
+            continue
+        if key == "threads" and value.isdigit() and int(value) > 0:
+            threads = int(value)
+        elif key == "isa" and value in get_args(Isa):
+            isa = value
+        else:
+            raise _bad(text, f"it has no argument {part!r}")
+    return OrtTarget(threads, isa)  # type: ignore[arg-type]
+
+
+def _bad(text: str, why: str) -> Exception:
+    choices = "|".join(get_args(Isa))
+    return error(
+        Code.BAD_TARGET, f"target {text!r}: {why}", help=f"write ort(cpu), or ort(cpu, threads=N, isa={choices})"
+    )
