@@ -170,7 +170,8 @@ def read_type(proto: TypeProto, where: str) -> Type | None:
             where=where,
             help="cut the model before this value (a ZipMap at the end, for example)",
         )
-    found = type_of_proto(proto, lambda name: dims.Sym(name) if name else dims.fresh())
+    # Some exporters write "?" on every axis that may vary: that is no name, the axes are not of one size.
+    found = type_of_proto(proto, lambda name: dims.Sym(name) if name.strip("?") else dims.fresh())
     if isinstance(found, TensorType) and math.prod(d for d in found.shape if isinstance(d, int) and d) >= _HUGE:
         raise broken(f"the declared shape {found} is beyond what memory can hold", where)
     return found

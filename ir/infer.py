@@ -120,6 +120,8 @@ def refine(value: Value, found: Type) -> Type:
         carried = _carried_symbols(value.op)
         return TensorType(found.dtype, tuple(_refine_dim(f, k, carried) for f, k in zip(found.shape, known.shape)))
     joined = types.unify(found, known)
+    if joined is None and value.declared is None and isinstance(known, UnrankedTensor):
+        return found  # the placeholder of a value that no file and no pass has typed
     if joined is None:
         raise error(
             Code.BROKEN_MODEL,
