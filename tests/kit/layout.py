@@ -79,6 +79,8 @@ def floor_violations(source: str, module: str, *, is_package: bool = False) -> l
             continue
         if not level:
             wrong.append(f"{module}:{line}: imports inside the package are relative")
+        if target[1:] == ("__version__",):
+            continue  # set before anything else in the face: every floor may name it
         # `from . import x` in the root, where x is no unit, is a name of the face itself.
         other = target[1] if len(target) > 1 and target[1] in FLOORS else "__init__"
         if other != unit and FLOORS[other] >= FLOORS[unit]:
