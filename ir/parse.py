@@ -176,8 +176,7 @@ class _Parser:
         if scan.accept("is"):
             value.dims = self._types.elements()
         if scan.accept("declared"):
-            typed = scan.kind == "flat" or (scan.kind == "word" and scan.text not in ("doc", "sha256"))
-            value.declared = self._types.type() if typed else value.type
+            value.declared = self._types.type() if self._types.begins() else value.type
         if scan.accept("doc"):
             value.doc = scan.string()
         return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,12 @@ _EMPTY: dict[str, Attr] = {
     "tensors[]": Constants(),
     "types[]": Types(),
 }
-_KINDS: tuple[tuple[tuple[type, ...], Callable[[list[Attr]], Attr]], ...] = (
-    ((int,), Ints),  # type: ignore[arg-type]
-    ((float,), Floats),  # type: ignore[arg-type]
-    ((str, bytes), Strings),  # type: ignore[arg-type]
-    ((Constant,), Constants),  # type: ignore[arg-type]
-    ((TensorType, UnrankedTensor, SequenceType, OptionalType), Types),  # type: ignore[arg-type]
+_KINDS: tuple[tuple[tuple[type, ...], Any], ...] = (
+    ((int,), Ints),
+    ((float,), Floats),
+    ((str, bytes), Strings),
+    ((Constant,), Constants),
+    ((TensorType, UnrankedTensor, SequenceType, OptionalType), Types),
 )
 
 
@@ -100,7 +101,8 @@ class AttrParser:
         scan.step()
         for members, make in _KINDS:
             if items and all(type(item) in members for item in items):
-                return make(items)
+                made: Attr = make(items)
+                return made
         message = "the items of a list are of one kind" if items else "an empty list needs its kind"
         raise scan.error(message, start, end, help="" if items else f"one of {', '.join(_EMPTY)}")
 

@@ -9,6 +9,7 @@ from .tokens import Scanner
 from .types import OptionalType, SequenceType, TensorType, Type, UnrankedTensor
 
 _DIVISIONS = {"floordiv": dims.floordiv, "ceildiv": dims.ceildiv}
+_TYPE_WORDS = frozenset(("seq", "optional", *BY_SHORT))
 
 
 class TypeParser:
@@ -18,6 +19,11 @@ class TypeParser:
         self._scan = scanner
         self._known: dict[str, Type] = {}
         self._unknowns: list[Sym] = []
+
+    def begins(self) -> bool:
+        """Whether a type comes next."""
+        scan = self._scan
+        return scan.kind == "flat" or (scan.kind == "word" and scan.text in _TYPE_WORDS)
 
     def type(self) -> Type:
         scan = self._scan
@@ -31,7 +37,7 @@ class TypeParser:
             return found
         if scan.kind != "word":
             scan.fail("expected a type", help="for example f32[N, 3], i64[*] or seq<f32[*]>")
-        if scan.text in ("seq", "optional"):
+        if scan.text in ("seq", "optional") and scan.kind == "word":
             wrap = SequenceType if scan.step() == "seq" else OptionalType
             scan.take("<")
             element = self.type()
