@@ -61,11 +61,9 @@ def node(
     return Node(wanted, operands, name, where, commutative, shared)
 
 
-def match(pattern: Node, root: Op) -> Found | None:
-    """What the names of the pattern stand for when its root is `root`; None if it does not fit."""
-    for found in _match_op(pattern, root, {}):
-        return found
-    return None
+def matches(pattern: Node, root: Op) -> Iterator[Found]:
+    """Every way in which the pattern fits with `root` as its root: what its names stand for."""
+    return _match_op(pattern, root, {})
 
 
 def _match_op(pattern: Node, op: Op, found: Found) -> Iterator[Found]:

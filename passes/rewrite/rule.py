@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,6 @@ from ...ir.rewrite import Rewriter
 from ...ir.types import Type
 from ..base import SkipCode
 from .pattern import Found, Node
-
-#: What a node takes in a file at the least (kind, names of operands and results): the room a new constant may fill.
-NODE_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +45,14 @@ class Rule:
 
 @dataclass(slots=True)
 class ConstantPool:
-    """Constants made by rules: equal ones are one value, small ones of the model included."""
+    """Constants made by rules; equal ones that may be shared are one value."""
 
     rw: Rewriter
     known: dict[tuple[str, bytes], Value] = field(default_factory=dict)
 
-    LARGEST = 1024
-
     def make(self, array: Any, name: str, dtype: DType | None = None) -> Value:
         constant = array if isinstance(array, Constant) else Constant.of(array, dtype)
-        if constant.dtype is DType.STR or constant.nbytes > self.LARGEST:
+        if constant.nbytes > SMALL or not may_share(constant):
             return self.rw.constant(constant, name)
         key = (str(constant.type), constant.tobytes())
         found = self.known.get(key)
@@ -66,13 +61,26 @@ class ConstantPool:
         return found
 
 
+SMALL = 1 << 10
+LARGE = 1 << 14
+
+
+def may_share(constant: Constant) -> bool:
+    """Whether equal constants should be one. Small float vectors (biases, scales) that happen to be equal are not
+    tied weights: one value would couple the channels of unrelated layers."""
+    if constant.dtype is DType.STR:
+        return False
+    return not constant.dtype.is_float or constant.elements <= 1 or constant.nbytes >= LARGE
+
+
 class Site:
     """A place where a rule's pattern fits: the root, what the pattern's names stand for, and how to build there."""
 
-    __slots__ = ("_found", "op", "pool", "rw")
+    __slots__ = ("_found", "op", "pool", "rw", "scratch")
 
     def __init__(self, op: Op, found: Found, rw: Rewriter, pool: ConstantPool) -> None:
         self.op, self._found, self.rw, self.pool = op, found, rw, pool
+        self.scratch: dict[str, Any] = {}  # what the check computed and the build needs
 
     @property
     def module(self) -> Module:
@@ -108,18 +116,32 @@ class Site:
         return self.const(np.array(tuple(values), np.int64))
 
 
-def release(values: Sequence[Value], users: Sequence[Op]) -> int:
-    """The bytes of those constants that die when `users` stop reading them."""
-    dying = {v: None for v in values if v.constant is not None and all(use.op in users for use in v.uses)}
-    return sum(v.constant.nbytes for v in dying if v.constant is not None)
+def node_bytes(op: Op) -> int:
+    """About what an op takes in a file; rather too little."""
+    names = [v.name for v in (*op.operands, *op.results) if v is not None]
+    return 2 + len(op.op_type) + len(op.name) + sum(2 + len(n) for n in names) + sum(8 + len(n) for n in op.attrs)
 
 
-def grows(new_bytes: int, values: Sequence[Value], users: Sequence[Op], *, nodes: int = 0) -> Refusal | None:
-    """The refusal if new constants of `new_bytes` outweigh the constants that die and `nodes` ops that go."""
-    freed = release(values, users) + NODE_BYTES * nodes
+def constant_bytes(nbytes: int, rank: int, name: str) -> int:
+    """About what a constant takes in a file; rather too much."""
+    return nbytes + 16 + 3 * rank + len(name)
+
+
+def release(gone: Collection[Op], rewired: Collection[Op] = ()) -> int:
+    """The bytes that go with the ops in `gone`: theirs, and those of constants that nobody reads any more.
+
+    `rewired` ops stay, but stop reading their constants.
+    """
+    users = {*gone, *rewired}
+    read = {v: None for op in (*gone, *rewired) for v in op.operands if v is not None and v.constant is not None}
+    dying = [v for v in read if all(use.op in users for use in v.uses)]
+    freed = sum(constant_bytes(v.constant.nbytes, 0, "") for v in dying if v.constant is not None)
+    return freed + sum(node_bytes(op) for op in gone)
+
+
+def grows(new_bytes: int, gone: Collection[Op], rewired: Collection[Op] = ()) -> Refusal | None:
+    """The refusal if what is new outweighs the ops that go and the constants that die."""
+    freed = release(gone, rewired)
     if new_bytes <= freed:
         return None
-    return Refusal(
-        SkipCode.GROWS,
-        f"the new constant takes {new_bytes:,} bytes and only {freed:,} go (the old one has other uses, or is smaller)",
-    )
+    return Refusal(SkipCode.GROWS, f"it would put {new_bytes:,} bytes into the file in place of {freed:,}")
