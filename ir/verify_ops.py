@@ -113,7 +113,7 @@ def _scan(op: Op) -> Iterator[Fault]:
     if missing:
         return
     if states < 0 or len(op.results) < states:
-        message = f"Scan with num_scan_inputs {scanned} has {len(op.operands)} operands and {len(op.results)} results"
+        message = f"Scan with num_scan_inputs {scanned!r} has {len(op.operands)} operands and {len(op.results)} results"
         yield Fault(message, op, "at least as many operands, and a result for every state")
         return
     yield from (wrong := list(_counts(op, "body", len(op.operands), len(op.results))))
@@ -170,6 +170,8 @@ def _parameters(op: Op) -> Iterator[Fault]:
 def _same_shape(a: Type, b: Type) -> bool:
     if not isinstance(a, TensorType) or not isinstance(b, TensorType):
         return True
+    if a.shape in ((), (1,)) and b.shape in ((), (1,)):
+        return True  # one number for the whole tensor, in either form
     return a.rank == b.rank and all(dims.unify(x, y) is not None for x, y in zip(a.shape, b.shape))
 
 

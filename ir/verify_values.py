@@ -11,6 +11,7 @@ from .dtypes import DType
 from .survey import Fault, Survey
 from .types import OptionalType, SequenceType, TensorType, Type, UnrankedTensor, compatible
 
+_COUNTING = ("int", "uint", "bool", "float")  # a size may be cast to float on its way
 _MAX_ELEMENTS = 64  # of a tensor whose elements are known
 
 
@@ -27,7 +28,7 @@ def typed_values(survey: Survey) -> Iterator[Fault]:
         if value.dims is not None:
             problem = _elements_problem(value.type, value.dims)
             if problem:
-                expected = "known elements only of integer or boolean tensors of rank <= 1, one per element"
+                expected = f"known elements only of tensors of numbers of rank <= 1 with <= {_MAX_ELEMENTS} elements"
                 yield Fault(f"value {value.name!r} {problem}", value.op, expected, _where(value))
 
 
@@ -62,7 +63,7 @@ def _elements_problem(type: Type, elements: tuple[Dim, ...]) -> str:
         return "" if isinstance(type, UnrankedTensor) else f"of type {type} has known elements"
     if not all(map(_is_dim, elements)):
         return f"has elements {elements!r} that are no sizes"
-    if type.rank > 1 or type.dtype.kind not in ("int", "uint", "bool") or len(elements) > _MAX_ELEMENTS:
+    if type.rank > 1 or type.dtype.kind not in _COUNTING or len(elements) > _MAX_ELEMENTS:
         return f"of type {type} has {len(elements)} known elements"
     count = type.shape[0] if type.shape else 1
     if isinstance(count, int) and count != len(elements):
