@@ -9,16 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from . import __version__
 from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     add_completion=False,
@@ -41,7 +38,7 @@ Out = Annotated[
     typer.Option("-o", "--output", help="a folder, or a file X.onnx  [default: STEM.mlc]", show_default=False),
 ]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
-Threads = Annotated[int, typer.Option(help="threads of the runtime while checking and measuring", min=1)]
+Threads = Annotated[int | None, typer.Option(help="threads of the runtime  [default: the target's]", min=1)]
 MaxMemory = Annotated[str | None, typer.Option(help="memory the checks may use, e.g. 2GiB  [default: half of RAM]")]
 Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
 Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
@@ -65,7 +62,7 @@ def compile(
     to: To = "ort(cpu)",
     output: Out = None,
     seed: Seed = 0,
-    threads: Threads = 1,
+    threads: Threads = None,
     max_memory: MaxMemory = None,
     dims: Dims = None,
     check: Check = "full",
@@ -101,7 +98,7 @@ def compile(
     if json:
         typer.echo(result.to_json(), nl=False)
     else:
-        result.show(_console())
+        result.show()
     if result.missed:
         raise errors.BoundError(result.missed)
 
@@ -124,7 +121,10 @@ def plan(
     if json:
         typer.echo(compiler.plans_to_json(plans), nl=False)
     else:
-        compiler.show_plans(plans, _console())
+        from .backends import plans as view
+        from .backends.report import terminal
+
+        view.show(plans, terminal())
 
 
 @app.command()
@@ -164,7 +164,10 @@ def inspect(
     if json:
         typer.echo(_json(facts))
     else:
-        compiler.show_facts(facts, _console())
+        from .backends import inspect as view
+        from .backends.report import terminal
+
+        view.show(facts, terminal())
 
 
 @app.command()
@@ -193,7 +196,7 @@ def verify(
 def bench(
     a: Annotated[Path, typer.Argument(help="the baseline")],
     b: Annotated[Path, typer.Argument(help="the model to time")],
-    threads: Threads = 1,
+    threads: Annotated[int, typer.Option(help="threads of the runtime", min=1)] = 1,
     dims: Dims = None,
     seed: Seed = 0,
     json: Json = False,
@@ -216,12 +219,6 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
     if version:
         typer.echo(f"mlc {__version__}")
         raise typer.Exit
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def _json(data: Any) -> str:

@@ -12,34 +12,34 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import __version__
 from .backends import artifact, report
-from .backends.checks import Emitted, Judge, check_emitted
+from .backends.checks import Emitted, Judge, check_emitted, time_files
+from .backends.checks import compare as compare_files
+from .backends.inspect import facts
 from .backends.legalize import legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
-from .dsl.build import Step
+from .dsl.describe import describe, explain_step, list_passes
 from .dsl.judge import COSTS, Measured, Verdict, judge, missed
+from .dsl.program import Program
 from .dsl.recipe import Recipe
-from .dsl.scopes import resolve
-from .dsl.sites import sites_of
-from .dsl.source import file_text, read_source
+from .dsl.recipe import check as check_recipe
+from .dsl.source import read_source
 from .frontends.data import load_npz
 from .frontends.onnx import load as _load_onnx
-from .frontends.onnx import scan_weights
+from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
 from .ir.errors import Code, Diagnostic
-from .passes import registry
-from .passes.base import EVERYWHERE, Context, Pass, PassReport, Plan, Scope, plain, run_in_place
+from .passes.base import EVERYWHERE, Context, Pass, PassReport, Plan, plain, run_in_place
 from .passes.instruments import Drift, PrintChanged, SizeDelta, sizes
-from .passes.pipeline import Instrument, PlannedStep, check_order, run
+from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.ports import Data
 from .passes.statistics import StreamingStatistics
 from .passes.strength import DRIFT_LIMIT, Trial, largest, smallest
@@ -60,7 +60,7 @@ class Settings:
     labels: str | None = None
     to: str = "ort(cpu)"
     seed: int = 0
-    threads: int = 1
+    threads: int | None = None  # default: the target's
     max_memory: int | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
     check: str = "full"
@@ -93,9 +93,7 @@ class Result:
 
     def show(self, console: Console | None = None) -> None:
         """Print the report."""
-        from rich.console import Console
-
-        report.show(self.report, console or Console(highlight=False))
+        report.show(self.report, console or report.terminal())
 
 
 def load(path: PathLike) -> Module:
@@ -127,49 +125,12 @@ def compile(
     if layout is not None:
         artifact.refuse_existing(layout, force=options.force)
     source = model if isinstance(model, Module) else load(model)
-    scan_weights(source)
+    check_weights(source)
     program.check_scopes(source)
     with ExitStack() as stack:
         if layout is None:
             layout = artifact.Layout(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model.mlc")
         return _Compilation(source, program, options).run(layout, keep=output is not None)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A recipe with its passes built: what runs, under which scopes and bounds."""
-
-    steps: tuple[tuple[Pass, Step | None], ...]
-    recipe: Recipe | None
-    text: str
-
-    @classmethod
-    def of(cls, recipe: str | Recipe | Sequence[Pass]) -> Program:
-        if isinstance(recipe, str):
-            source = read_source(recipe, stdin=sys.stdin)
-            recipe = Recipe.parse(source.text, name=source.name, choose=source.choose)
-        if isinstance(recipe, Recipe):
-            steps = tuple((registry.find(s.name)(**s.arguments), s) for s in recipe.steps)
-            program = cls(steps, recipe, str(recipe))
-        else:
-            program = cls(tuple((p, None) for p in recipe), None, " + ".join(map(str, recipe)))
-        check_order([step for step, _ in program.steps])
-        return program
-
-    def planned(self) -> tuple[PlannedStep, ...]:
-        return tuple(PlannedStep(action, partial(_scope, step)) for action, step in self.steps)
-
-    def check_scopes(self, module: Module) -> None:
-        """Refuse a selector that matches nothing in the model, before any work."""
-        for _, step in self.steps:
-            _scope(step, module)
-
-    def file_text(self) -> str:
-        return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
-
-
-def _scope(step: Step | None, module: Module) -> Scope:
-    return EVERYWHERE if step is None or step.scope.everywhere else resolve(step, sites_of(module))
 
 
 class _Compilation:
@@ -178,11 +139,20 @@ class _Compilation:
     def __init__(self, source: Module, program: Program, options: Settings) -> None:
         self.source, self.program, self.options = source, program, options
         self.target: OrtTarget = parse_target(options.to)
+        self.threads = options.threads or self.target.threads
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
         self.data, self.eval = _data(source, options)
-        self.judge = Judge.of(source, self.eval, options)
-        self.context = _context(source, self.target, self.data, self.eval, options)
+        self.judge = Judge.of(
+            source,
+            self.eval,
+            dims=options.dims,
+            seed=options.seed,
+            threads=self.threads,
+            level=options.check,
+            max_memory=options.max_memory,
+        )
+        self.context = _context(self.target, self.data, self.eval, options)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         steps = self._choose_strength()
@@ -205,7 +175,7 @@ class _Compilation:
         """
         steps = self.program.planned()
         free = [s for s in steps if s.action.free and s.action.effect.lossy]
-        limits = self.program.recipe.limits if self.program.recipe is not None else ()
+        limits = self.program.limits
         costs = [x for x in limits if x.metric in COSTS - {"latency"}]
         if not free or not (costs or self.eval is not None):
             return steps
@@ -240,7 +210,7 @@ class _Compilation:
         module = self.source.clone()
         instruments: list[Instrument] = [SizeDelta(self.judge.binding)]
         if self.options.check == "full" and self.judge.can_run:
-            instruments.append(Drift(OrtRunner(threads=self.options.threads), self.judge.feeds, self.judge.reference))
+            instruments.append(Drift(OrtRunner(threads=self.threads), self.judge.feeds, self.judge.reference))
         if self.options.print_changes is not None:
             instruments.append(PrintChanged(self.options.print_changes))
         reports = run(steps, module, self.context, instruments)
@@ -260,12 +230,12 @@ class _Compilation:
         emitted = check_emitted(
             path,
             lowered.module,
-            self.source,
+            self._source_bytes(),
             self.judge,
-            threads=self.options.threads,
             level=check or self.options.check,
-            exact=not any(step.effect.lossy for step, _ in self.program.steps),
+            exact=self.program.exact,
             seed=self.options.seed,
+            opset=self.options.opset,
         )
         return emitted, lowered.lines
 
@@ -291,8 +261,7 @@ class _Compilation:
         return facts
 
     def _verdicts(self, emitted: Emitted) -> tuple[Verdict, ...]:
-        limits = self.program.recipe.limits if self.program.recipe is not None else ()
-        return judge(limits, self._facts(emitted))
+        return judge(self.program.limits, self._facts(emitted))
 
     def _source_bytes(self) -> int:
         return self.source.source.nbytes if self.source.source is not None else 0
@@ -316,7 +285,7 @@ class _Compilation:
             "steps_text": [str(step) for step, _ in self.program.steps],
             "target": str(self.target),
             "seed": self.options.seed,
-            "threads": self.options.threads,
+            "threads": self.threads,
             "steps": [_step_json(r) for r in reports],
             "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
             "lowering": list(lowering),
@@ -370,17 +339,17 @@ def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnosti
 def _data(module: Module, options: Settings) -> tuple[Data | None, Data | None]:
     """(what calibrates, what judges): --data and --eval, or a seeded split of --data."""
     inputs = {v.name: v.type for v in module.graph.inputs}
-    data = load_npz(options.data, inputs, labels=options.labels) if options.data is not None else None
+    data = load_npz(Path(options.data), inputs, labels=options.labels) if options.data is not None else None
     if options.eval is not None:
-        return data, load_npz(options.eval, inputs, labels=options.labels)
+        return data, load_npz(Path(options.eval), inputs, labels=options.labels)
     if data is None:
         return None, None
     calibrate, judges = data.split(options.seed)
     return (calibrate, judges) if len(judges) and len(calibrate) else (data, None)
 
 
-def _context(module: Module, target: OrtTarget, data: Data | None, judges: Data | None, options: Settings) -> Context:
-    runner = OrtRunner(threads=options.threads)
+def _context(target: OrtTarget, data: Data | None, judges: Data | None, options: Settings) -> Context:
+    runner = OrtRunner(threads=options.threads or target.threads)
     stats = StreamingStatistics(data, runner, max_memory=options.max_memory) if data is not None else None
     return Context(
         target=target,
@@ -414,10 +383,10 @@ def plan(model: PathLike | Module, recipe: str | Recipe | Sequence[Pass], **sett
     options = Settings(**settings)
     program = Program.of(recipe)
     source = model if isinstance(model, Module) else load(model)
-    scan_weights(source)
+    check_weights(source)
     program.check_scopes(source)
     data, judges = _data(source, options)
-    context = _context(source, parse_target(options.to), data, judges, options)
+    context = _context(parse_target(options.to), data, judges, options)
     module = source.clone()
     reports = []
     for index, step in enumerate(program.planned()):
@@ -433,3 +402,46 @@ def _plans(reports: Sequence[PassReport]) -> list[tuple[str, Plan]]:
 def plans_to_json(plans: Sequence[tuple[str, Plan]]) -> str:
     """Plans as JSON text with a format number."""
     return report.to_json({"steps": [{"step": text, **found.to_json()} for text, found in plans]})
+
+
+# -- the smaller commands ----------------------------------------------------------------------------------------
+
+
+def explain(recipe: str) -> list[str]:
+    """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
+    source = read_source(recipe, stdin=sys.stdin)
+    checked = check_recipe(source.text, name=source.name, choose=source.choose)
+    lines = checked.explain().splitlines()
+    program = Recipe.parse(source.text, name=source.name, choose=source.choose)
+    names = dict.fromkeys(s.name for s in program.steps)
+    return [*lines, "", *(f"{name}: {explain_step(name)}" for name in names)]
+
+
+def describe_passes(name: str | None) -> list[str]:
+    return list(list_passes() if name is None else describe(name))
+
+
+def inspect(model: PathLike, *, dims: Mapping[str, int]) -> dict[str, Any]:
+    """Facts about a model as plain data."""
+    return facts(load(model), dims)
+
+
+def compare(
+    a: PathLike, b: PathLike, *, eval: PathLike | None = None, dims: Mapping[str, int], seed: int = 0
+) -> dict[str, Any]:
+    """Agreement of two models on the same samples."""
+    return compare_files(Path(a), Path(b), _judge(a, eval, dims, seed, threads=1))
+
+
+def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
+    """Both models timed in turn; medians, speedup and its interval, and the environment."""
+    judge = _judge(a, None, dims, seed, threads)
+    compare_files(Path(a), Path(b), judge)
+    found = time_files(Path(b), judge, seed=seed)
+    return {**found.to_json(), "environment": environment()}
+
+
+def _judge(a: PathLike, eval: PathLike | None, dims: Mapping[str, int], seed: int, threads: int) -> Judge:
+    module = load(a)
+    samples = load_npz(Path(eval), {v.name: v.type for v in module.graph.inputs}) if eval is not None else None
+    return Judge.of(module, samples, dims=dims, seed=seed, threads=threads, level="full", max_memory=None)

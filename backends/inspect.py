@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..ir.core import Module, Op
-from ..ir.cost import bind, module_cost
+from ..ir.cost import cost_of, module_cost
+from ..ir.dims import evaluate
 from ..ir.types import UnrankedTensor
 from .report import count, size
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def facts(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
     """Inputs, outputs, operator counts, parameters, weight bytes and MACs, as plain data."""
     cost = module_cost(module)
-    macs = bind(cost.macs, dims)
+    macs = evaluate(cost.macs, dims)
     ops = list(module.walk())
     dtypes: Counter[str] = Counter()
     for value in module.constants.values():
@@ -35,7 +36,7 @@ def facts(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
         "params": cost.parameters,
         "weight_bytes": cost.weight_bytes,
         "weight_bytes_by_type": dict(dtypes.most_common()),
-        "macs": macs if isinstance(macs, int) else str(macs),
+        "macs": macs if macs is not None else str(cost.macs),
         "unranked": [v.name for v in module.values() if isinstance(v.type, UnrankedTensor)],
         "metadata": dict(module.meta.properties),
         "heaviest": _heaviest(ops, dims),
@@ -44,10 +45,8 @@ def facts(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
 
 def _heaviest(ops: list[Op], dims: Mapping[str, int], shown: int = 10) -> list[dict[str, Any]]:
     """The ops with most MACs (known ones), with their share of weights."""
-    from ..ir.cost import cost_of
-
-    rows = [(bind(cost_of(op).macs, dims), op) for op in ops]
-    known = sorted(((m, op) for m, op in rows if isinstance(m, int) and m), key=lambda r: -r[0])
+    rows = [(evaluate(cost_of(op).macs, dims), op) for op in ops]
+    known = sorted(((m, op) for m, op in rows if m), key=lambda r: -r[0])
     return [{"name": op.name, "kind": op.kind, "macs": m, "type": str(op.results[0].type)} for m, op in known[:shown]]
 
 

@@ -13,11 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .targets import cpu_flags
+
 BLOCKS = 20
 WARM_UPS = 5
 _BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
 _BOOTSTRAP = 2000
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "sve2")
+_CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
 
 
@@ -78,9 +81,10 @@ def _cpu_seconds(model: Runnable, feeds: Mapping[str, Any], repeats: int) -> flo
 
 def environment() -> dict[str, Any]:
     """CPU, instruction sets and library versions: what a measurement depends on."""
+    flags = cpu_flags()
     return {
         "cpu": _cpu_name(),
-        "isa": [f for f in _FLAGS if f in _cpu_flags()],
+        "isa": [f for f in _FLAGS if f in flags],
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -95,22 +99,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_info() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
-
-
-def _field(name: str) -> str:
-    for line in _cpu_info().splitlines():
-        if line.partition(":")[0].strip() == name:
-            return line.partition(":")[2].strip()
-    return ""
-
-
 def _cpu_name() -> str:
-    family = f"family {_field('cpu family')} model {_field('model')}" if _field("cpu family") else ""
-    return f"{_field('model name') or platform.processor() or 'unknown'} {family}".strip()
-
-
-def _cpu_flags() -> set[str]:
-    return set((_field("flags") or _field("Features")).split())
+    found = {}
+    if _CPU_INFO.exists():
+        lines = (line.partition(":") for line in _CPU_INFO.read_text().splitlines())
+        found = {key.strip(): value.strip() for key, _, value in lines}
+    family = f"family {found['cpu family']} model {found['model']}" if "cpu family" in found else ""
+    return f"{found.get('model name') or platform.processor() or 'unknown'} {family}".strip()

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError, ResourceError, error
 from .onnx_graph import Stubs, light_proto
-from .onnx_versions import change_opset, set_ir_version
+from .onnx_versions import change_opset, least_runtime, set_ir_version
 from .onnx_write import fill, replace_files, write_external, write_inline
 
 External = Literal["auto", "always", "never"]
@@ -55,6 +55,11 @@ def save(
         _write(proto, stubs, target, apart=apart)
     except OSError as reason:
         raise _output_error(target, reason) from reason
+
+
+def least_onnxruntime(module: Module, *, opset: int | None = None) -> str | None:
+    """The first ONNX Runtime release that loads what `save` writes; None if there is none yet."""
+    return least_runtime(_light(module, opset)[0])
 
 
 def _light(module: Module, opset: int | None) -> tuple[ModelProto, Stubs]:

@@ -23,6 +23,7 @@ from ..ir.types import TensorType
 Feeds = dict[str, Any]
 SAMPLES = 4
 _SIZES = (64, 128, 32, 224, 16, 256, 320, 512, 48, 80, 1, 1024)  # tried in this order for unknown axes
+_FEW_SIZES = (1, 16, 64, 256)  # in every combination, where axes need different sizes
 _VIEWS = frozenset({"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Concat"})
 
 
@@ -92,9 +93,9 @@ def _bindings(module: Module, dims: Mapping[str, int]) -> Iterator[dict[str, int
         return
     for size in _SIZES:
         yield {**fixed, **dict.fromkeys(others, size)}
-    if 1 < len(others) <= 3:
-        for sizes in itertools.product((1, 16, 64, 128), repeat=len(others)):
-            yield {**fixed, **dict(zip(others, sizes))}
+    tried = _SIZES if len(others) == 2 else _FEW_SIZES
+    for sizes in itertools.product(tried, repeat=len(others)) if 1 < len(others) <= 3 else ():
+        yield {**fixed, **dict(zip(others, sizes))}
     for size in (2, 4, 8):  # an axis taken for the batch may not be one
         yield {**fixed, **dict.fromkeys(batch, size), **dict.fromkeys(others, 64), **dims}
 

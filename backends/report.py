@@ -7,6 +7,7 @@ the same inputs, seed, threads and machine type.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _SHOWN_SKIPS = 6
+_LOG_WIDTH = 160
 
 Report = dict[str, Any]
 
@@ -62,16 +64,24 @@ def count(number: float | str | None) -> str:
     raise AssertionError("unreachable")
 
 
+def terminal() -> Console:
+    """Where reports are printed: as wide as the terminal, or wide enough for tables in a log."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False)
+
+
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print the report: steps, what was not done and why, and the totals."""
     from rich.text import Text
 
     source, artifact = report["source"], report["artifact"]
-    console.print(Text.assemble(("mlc ", "bold"), f"{source['path']}  +  {report['recipe']}  ->  {artifact['path']}"))
+    names = Path(source["path"]).name, Path(artifact["path"]).name
+    console.print(Text.assemble(("mlc ", "bold"), f"{names[0]} + {report['recipe']} -> {names[1]}"))
     console.print(_steps(report["steps"]))
     for line in _not_done(report["steps"]):
         console.print(Text(line))
-    for line in report.get("lowering", ()):
+    for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
     console.print(_totals(report))
     for warning in report["warnings"]:
@@ -134,7 +144,7 @@ def _totals(report: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             "speed",
             f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}] "
-            f"({latency["source_ms"]:.2f} > {latency["artifact_ms"]:.2f} ms CPU time, {latency["threads"]} thread(s))",
+            f"({latency['source_ms']:.2f} > {latency['artifact_ms']:.2f} ms CPU time, {latency['threads']} thread(s))",
         )
     checks = report["checks"]
     if checks.get("cosine") is not None:

@@ -67,7 +67,7 @@ def unique(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     for each in diagnostics:
         where = (each.span.name, each.span.start, each.span.end) if each.span is not None else None
         seen.setdefault((each.code, each.message, where), each)
-    return sorted(seen.values(), key=lambda d: (d.span.name, d.span.start) if d.span is not None else ("", -1))
+    return sorted(seen.values(), key=lambda d: (d.span is None, d.span.start if d.span is not None else 0))
 
 
 class _Checker:

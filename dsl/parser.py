@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator
@@ -100,12 +101,27 @@ def _parse(
     try:
         tree = _grammar().parse(text, start=start)
     except lark.UnexpectedInput as e:
-        raise MlcError(explain(e, text, source, name)) from None
+        raise MlcError(explain(e, text, source, name, _accepted(text, start, e))) from None
     lift = Lift(source, name)
     node = build(lift, tree)
     if lift.diagnostics:
         raise MlcError(lift.diagnostics)
     return node
+
+
+def _accepted(text: str, start: str, problem: lark.UnexpectedInput) -> set[str]:
+    """The terminals that could stand at the problem: asked of the parser before it sees what does stand there."""
+    ended = isinstance(problem, lark.UnexpectedToken) and problem.token.type == "$END"
+    at = len(text) if ended else problem.pos_in_stream or 0
+    replay = _grammar().parse_interactive(text, start=start)
+    lex: Callable[[object], Iterator[lark.Token]] = replay.lexer_thread.lex
+    with contextlib.suppress(lark.UnexpectedInput):  # the problem itself, met again
+        for token in lex(replay.parser_state):
+            if (token.start_pos or 0) >= at:
+                break
+            replay.feed_token(token)
+    ask: Callable[[], set[str]] = replay.accepts
+    return ask()
 
 
 def _limit_nesting(text: str, source: str, name: str) -> None:

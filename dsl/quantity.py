@@ -74,7 +74,7 @@ def unknown_unit(number: Number) -> Diagnostic | None:
     if number.unit in UNITS:
         return None
     known = {unit.lower(): unit for unit in UNITS if unit}
-    near = difflib.get_close_matches(number.unit.lower(), known, 1, 0.5)
+    near = difflib.get_close_matches(number.unit.lower(), known, 1, 0.6)
     advice = f"did you mean '{number.value!r}{known[near[0]]}'? " if near else ""
     return Diagnostic(
         Code.WRONG_UNIT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir.errors import Code, Diagnostic, MlcError, Span
+from ..ir.errors import Code, Diagnostic, MlcError
 from . import syntax as ast
 from .build import Limit, Step, build_limits, build_steps
 from .check import check_program, check_statement, unique
@@ -14,6 +14,7 @@ from .names import Names, names_of
 from .parser import is_file, parse, recover_file
 from .print import layout, to_text
 from .signature import Catalog, registered
+from .values import near
 
 _EMPTY = ast.File(())
 
@@ -132,7 +133,7 @@ def _analyse_file(
         else:
             diagnostics += check_statement(statement, names)
     try:
-        chosen = _choose(results, choose, text, name, lost=parsed.lost)
+        chosen = _choose(results, choose, name, lost=parsed.lost)
     except MlcError as e:
         return None, [*diagnostics, *e.diagnostics]
     return chosen, diagnostics
@@ -145,41 +146,21 @@ def _definition(recipe: ast.Define, names: Names, catalog: Catalog) -> tuple[ast
     return expanded.program, [*expanded.diagnostics, *found]
 
 
-def _choose(
-    recipes: dict[str, Checked], choose: str | None, text: str, name: str, *, lost: frozenset[str]
-) -> Checked | None:
-    """The recipe to run; None if it is one that could not be read, which is reported already."""
-    from .values import near
+def _choose(recipes: dict[str, Checked], choose: str | None, name: str, *, lost: frozenset[str]) -> Checked | None:
+    """The recipe to run: the one asked for, or the only one that runs without arguments.
 
-    if choose is not None and choose not in recipes and choose not in lost:
-        held = f"the file holds {', '.join(recipes)}" if recipes else "the file holds no recipe"
-        raise MlcError(
-            Diagnostic(
-                Code.UNKNOWN_RECIPE,
-                f"there is no recipe '{choose}'",
-                where=name,
-                help=near(choose, recipes) or held,
-            )
-        )
-    if choose is None and len(recipes) > 1:
-        first = next(iter(recipes))
-        raise MlcError(
-            Diagnostic(
-                Code.UNKNOWN_RECIPE,
-                f"the file holds {len(recipes)} recipes: {', '.join(recipes)}",
-                where=name,
-                help=f"name one: {name}:{first}",
-            )
-        )
-    if choose is None and not recipes:
-        if lost:
-            return None
-        raise MlcError(
-            Diagnostic(
-                Code.UNKNOWN_RECIPE,
-                "the file holds no recipe",
-                Span(text, name, 0, 0),
-                help="write one: recipe small = prune + int4",
-            )
-        )
-    return recipes.get(choose) if choose is not None else next(iter(recipes.values()))
+    None if it could not be read, which is reported already.
+    """
+    if choose is not None and (choose in recipes or choose in lost):
+        return recipes.get(choose)
+    able = [key for key, checked in recipes.items() if not checked.needs] or list(recipes)
+    if choose is None and (len(able) == 1 or lost):
+        return recipes[able[0]] if able else None
+    if choose is not None:
+        message, advice = f"there is no recipe '{choose}'", near(choose, recipes)
+        advice = advice or (f"the file holds {', '.join(recipes)}" if recipes else "the file holds no recipe")
+    elif able:
+        message, advice = f"the file holds {len(able)} recipes: {', '.join(able)}", f"name one: {name}:{able[0]}"
+    else:
+        message, advice = "the file holds no recipe", "write one: recipe small = prune + int4"
+    raise MlcError(Diagnostic(Code.UNKNOWN_RECIPE, message, where=name, help=advice))

@@ -183,7 +183,7 @@ def _check_test(part: ast.Test) -> list[Diagnostic]:
     if isinstance(value, str):
         return [_misfit(part, f"wants a {wanted}", "")]
     if kind_of(value) not in (wanted, None):
-        advice = f"write {value.value!r}KiB" if wanted is Quantity.SIZE and not value.unit else ""
+        advice = f"write {value.value!r}B or {value.value!r}KiB" if wanted is Quantity.SIZE and not value.unit else ""
         return [_misfit(part, f"wants a {wanted}", advice)]
     return []
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Set
 
 import lark
-from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from ..ir.errors import Code, Diagnostic, Span
 
@@ -21,6 +20,8 @@ _HUMAN = {
     "EQUAL": "'='",
     "CMP": "a comparison such as '<='",
     "PLUS": "'+'",
+    "ON": "'on'",
+    "WHERE": "'where'",
     "__DOT2": "'..'",
     "__DOT1": "'..'",
     "WITH": "'with'",
@@ -34,6 +35,7 @@ _SLIPS = {
     "==": "an argument is given with one '='",
     "@": 'a scope is written: step on "pattern"',
     "$": "names use letters, digits and underscores",
+    "%": "a unit follows its number without a space: 50%",
     "-": "names use underscores, not dashes",
     "and": "steps are joined by '+'",
     "if": "a scope is written: step on SELECTOR",
@@ -41,8 +43,11 @@ _SLIPS = {
 _STATEMENTS = ("use", "model", "data", "target", "optimizer", "let", "recipe", "compile")
 
 
-def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) -> Diagnostic:
-    """The diagnostic of a text that is not a recipe; `source` is the text to show (same positions)."""
+def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str, accepted: Set[str]) -> Diagnostic:
+    """The diagnostic of a text that is not a recipe.
+
+    `source` is the text to show (same positions); `accepted` are the terminals that could stand at the problem.
+    """
     if not text.strip():
         return Diagnostic(
             Code.SYNTAX,
@@ -52,7 +57,7 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) ->
             help="write at least one step, for example: prune + int4",
         )
     if isinstance(problem, lark.UnexpectedToken) and problem.token.type == "$END":
-        return _ended(problem, text, source, name)
+        return _ended(text, source, name, accepted)
     if isinstance(problem, lark.UnexpectedToken):
         token = problem.token
         start = token.start_pos or 0
@@ -60,14 +65,14 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str) ->
             Code.SYNTAX,
             f"unexpected '{token}'",
             Span(source, name, start, start + len(token)),
-            label=_expected(problem),
+            label=_expected(accepted),
             help=_SLIPS.get(str(token), "") or _statement_word(text, start, str(token)),
         )
     at = problem.pos_in_stream or 0
-    return _character(text, Span(source, name, at, at + 1), problem)
+    return _character(text, Span(source, name, at, at + 1), accepted)
 
 
-def _ended(problem: lark.UnexpectedToken, text: str, source: str, name: str) -> Diagnostic:
+def _ended(text: str, source: str, name: str, accepted: Set[str]) -> Diagnostic:
     end = len(text.rstrip())
     opened = _unclosed(text)
     note = ""
@@ -78,12 +83,12 @@ def _ended(problem: lark.UnexpectedToken, text: str, source: str, name: str) -> 
         Code.SYNTAX,
         "unexpected end of the recipe",
         Span(source, name, end, end + 1),
-        label=_expected(problem),
+        label=_expected(accepted),
         note=note,
     )
 
 
-def _character(text: str, span: Span, problem: lark.UnexpectedInput) -> Diagnostic:
+def _character(text: str, span: Span, accepted: Set[str]) -> Diagnostic:
     char = text[span.start]
     if char in "\"'" or text.startswith(('~"', "~'"), span.start):
         end = text.find("\n", span.start)
@@ -95,16 +100,12 @@ def _character(text: str, span: Span, problem: lark.UnexpectedInput) -> Diagnost
         Code.CHARACTER,
         f"unexpected character {char!r}",
         span,
-        label=_expected(problem),
+        label=_expected(accepted),
         help=_SLIPS.get(char, ""),
     )
 
 
-def _expected(problem: lark.UnexpectedInput) -> str:
-    """What could stand here: asked of the parser, because LALR tables alone promise too much."""
-    parser = getattr(problem, "interactive_parser", None)
-    ask: Callable[[], set[str]] = parser.accepts if isinstance(parser, InteractiveParser) else set
-    accepted = ask()
+def _expected(accepted: Set[str]) -> str:
     human = list(dict.fromkeys(text for name, text in _HUMAN.items() if name in accepted))
     return "expected " + " or ".join(human[:4]) if human else ""
 

@@ -35,7 +35,7 @@ class MisfitError(Exception):
 
 def near(word: str, pool: Iterable[str]) -> str:
     """Advice that names the closest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(pool), 1, 0.5)
+    found = difflib.get_close_matches(word, list(pool), 1, 0.6)
     return f"did you mean '{found[0]}'?" if found else ""
 
 
@@ -226,6 +226,8 @@ def what(node: ast.Expr) -> str:
         if node.unit == "":
             return "a whole number" if isinstance(node.value, int) else "a number with a fraction"
         return f"a {kind_of(node)}"
+    if isinstance(node, ast.Flag) and node.value is None:
+        return "none, and this argument always has a value"
     return _WORDS[type(node)]
 
 

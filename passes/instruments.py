@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.core import Module
 from ..ir.cost import module_cost
-from ..ir.dims import Dim
+from ..ir.dims import evaluate
 from ..ir.text import print_module
 from .base import Context, PassReport
 from .pipeline import PlannedStep, run
@@ -34,15 +34,13 @@ class SizeDelta:
 
 def sizes(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
     """Node, parameter, byte and MAC counts; MACs are text while a dimension they need is unbound."""
-    from ..ir.cost import bind
-
     cost = module_cost(module)
-    macs: Dim | None = bind(cost.macs, dims)
+    macs = evaluate(cost.macs, dims)
     return {
         "nodes": sum(1 for _ in module.walk()),
         "params": cost.parameters,
         "bytes": cost.weight_bytes,
-        "macs": macs if isinstance(macs, int) else str(cost.macs),
+        "macs": macs if macs is not None else str(cost.macs),
     }
 
 

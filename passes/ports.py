@@ -38,13 +38,17 @@ class Target(Protocol):
     def supports(self, op: Op, form: str, *, block: int = 0, symmetric: bool = True) -> Support: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Protocol):
     """Some samples: one array per input (axis 0 = samples), labels if there are any, and their number."""
 
-    inputs: Feeds
-    labels: Array | None
-    n: int
+    @property
+    def inputs(self) -> Feeds: ...
+
+    @property
+    def labels(self) -> Array | None: ...
+
+    @property
+    def n(self) -> int: ...
 
 
 class Data(Protocol):

@@ -82,8 +82,7 @@ class Region:
             saved += self._dies(value) if self._enters_turned(value) else -1
         for _, users in self.leaving():
             others = [user for user in users if user.kind != "Transpose"]
-            cancelled = [u for u in users if u.kind == "Transpose" and self._cancels(u)]
-            saved += len(cancelled) - (1 if any(not self._absorbs(user) for user in others) else 0)
+            saved += sum(self._cancels(user) for user in users) - (1 if any(not self._absorbs(user) for user in others) else 0)
         return saved
 
     def _enters_turned(self, value: Value) -> bool:
@@ -92,8 +91,8 @@ class Region:
     def _dies(self, value: Value) -> int:
         return int(all(user in self.ops for user in value.users))
 
-    def _cancels(self, transpose: Op) -> bool:
-        after = permutation(transpose)
+    def _cancels(self, user: Op) -> bool:
+        after = permutation(user) if user.kind == "Transpose" else None
         return after is not None and is_identity(compose(after, self.perm))
 
     def _absorbs(self, user: Op) -> bool:
@@ -109,6 +108,7 @@ class Region:
         constants = {v: None for op in self.ops for s in data_slots(op) if (v := op.operand(s)) and _turns(v)}
         new = sum(constant_bytes(v.constant.nbytes, len(self.perm), v.name) for v in constants if v.constant)
         gone = [v.op for v in self.entering() if v.op and self._enters_turned(v) and self._dies(v)]
+        gone += [user for _, users in self.leaving() for user in users if self._cancels(user)]
         return grows(new, gone, [*self.ops])
 
     # -- turning -----------------------------------------------------------------------------------------------

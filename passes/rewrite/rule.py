@@ -117,14 +117,14 @@ class Site:
 
 
 def node_bytes(op: Op) -> int:
-    """About what an op takes in a file; rather too little."""
+    """About what an op takes in a file; rather less."""
     names = [v.name for v in (*op.operands, *op.results) if v is not None]
     return 2 + len(op.op_type) + len(op.name) + sum(2 + len(n) for n in names) + sum(8 + len(n) for n in op.attrs)
 
 
 def constant_bytes(nbytes: int, rank: int, name: str) -> int:
-    """About what a constant takes in a file; rather too much."""
-    return nbytes + 16 + 3 * rank + len(name)
+    """About what a constant takes in a file."""
+    return nbytes + 12 + 2 * rank + len(name)
 
 
 def release(gone: Collection[Op], rewired: Collection[Op] = ()) -> int:
@@ -135,7 +135,7 @@ def release(gone: Collection[Op], rewired: Collection[Op] = ()) -> int:
     users = {*gone, *rewired}
     read = {v: None for op in (*gone, *rewired) for v in op.operands if v is not None and v.constant is not None}
     dying = [v for v in read if all(use.op in users for use in v.uses)]
-    freed = sum(constant_bytes(v.constant.nbytes, 0, "") for v in dying if v.constant is not None)
+    freed = sum(constant_bytes(v.constant.nbytes, v.constant.type.rank, v.name) for v in dying if v.constant)
     return freed + sum(node_bytes(op) for op in gone)
 
 

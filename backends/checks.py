@@ -1,0 +1,260 @@
+"""Checks of what was emitted: it loads, agrees with the source, keeps what the recipe promised, and how fast it is.
+
+Levels: `full` loads and runs the whole file and times it; `fast` reads the file back and runs changed operators alone
+against the reference (what a model beyond the memory limit gets in any case); `none` looks at sizes only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..ir.core import Module
+from ..ir.errors import Code, Diagnostic, MlcError
+from .agreement import Agreement, AgreementMeter
+from .measure import Timing, interleaved
+from .onnx import least_onnxruntime
+from .ort import Session
+from .probe import Feeds, synthetic
+from .single_op import check_changed_ops
+
+_DRIFT_SAMPLES = 8
+_RUN_FACTOR = 3  # a session holds the file, the weights and packed copies of them
+_EXACT_TOLERANCE = 1e-4  # relative to the largest output: what exact steps may differ by through float rounding
+_HASH_CHUNK = 1 << 20
+
+
+class Samples(Protocol):
+    """Evaluation data (frontends/data.py)."""
+
+    def batches(self, size: int = 1) -> Iterator[Any]: ...
+
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class Judge:
+    """What an artifact is judged by: samples, what the source model answers to them, and the sizes they bind."""
+
+    source: Path | Module
+    samples: Samples | None
+    judged_on: str
+    feeds: tuple[Feeds, ...] = ()
+    reference: tuple[Mapping[str, Any], ...] = ()
+    binding: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    threads: int = 1
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the whole model is run; otherwise changed operators are checked alone."""
+        return bool(self.feeds)
+
+    @classmethod
+    def of(
+        cls,
+        module: Module,
+        samples: Samples | None,
+        *,
+        dims: Mapping[str, int],
+        seed: int,
+        threads: int,
+        level: str,
+        max_memory: int | None,
+    ) -> Judge:
+        """The judge of a compilation of `module`. Runs the source once per probe sample."""
+        source = Path(module.source.path) if module.source is not None else module
+        limit = max_memory if max_memory is not None else memory_limit()
+        needed = _RUN_FACTOR * _weight_bytes(module)
+        on = f"{len(samples)} samples of the data" if samples is not None else "synthetic input"
+        judge = cls(source, samples, on, binding=dict(dims), threads=threads)
+        if level != "full":
+            judge.judged_on = "changed operators alone" if level == "fast" else "nothing"
+        elif needed > limit:
+            judge.judged_on = "changed operators alone"
+            judge.warnings.append(
+                f"the model is too large to run within {limit >> 20} MiB: changed operators were checked alone"
+            )
+        else:
+            judge._gather(module, dims, seed)
+        return judge
+
+    def _gather(self, module: Module, dims: Mapping[str, int], seed: int) -> None:
+        session = self.open_source()
+        if self.samples is not None:
+            self.feeds = tuple(dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
+            self.binding |= _binding(module, self.feeds[0])
+        else:
+            rng = np.random.default_rng(seed)
+            probes = synthetic(module, session.run, dims=dims, rng=rng)
+            self.feeds, self.binding = probes.feeds, probes.binding
+            self.warnings.append("judged on synthetic input: give --data or --eval to judge by what the model will see")
+        self.reference = tuple(session.run(f) for f in self.feeds)
+
+    def open_source(self) -> Session:
+        return Session(self.source, threads=self.threads)
+
+    def drift(self, module: Module) -> float:
+        """1 - cosine of the worst float output of a module on the first samples."""
+        session = Session(module, threads=self.threads)
+        meter = AgreementMeter()
+        for feed, expected in zip(self.feeds, self.reference):
+            meter.update(expected, session.run(feed))
+        cosine = meter.result().cosine
+        return 0.0 if cosine is None else 1.0 - cosine
+
+    def agreement(self, session: Session) -> Agreement:
+        """Agreement on all samples; the data is streamed through both models."""
+        meter = AgreementMeter()
+        if self.samples is None:
+            for feed, expected in zip(self.feeds, self.reference):
+                meter.update(expected, session.run(feed))
+        else:
+            source = self.open_source()
+            for batch in self.samples.batches(1):
+                meter.update(source.run(batch.inputs), session.run(batch.inputs))
+        return meter.result()
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A written file and what its checks found. `broken` are promises that do not hold."""
+
+    path: Path
+    module: Module
+    nbytes: int
+    opset: int | None = None  # the one asked for; None: that of the module
+    loads: bool | None = None  # None: not tried
+    agreement: Agreement | None = None
+    latency: Timing | None = None
+    changed_ops: Mapping[str, str] = field(default_factory=dict)
+    broken: tuple[Diagnostic, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says of the files."""
+        files = sorted(self.path.parent.glob(f"{self.path.name}*"))
+        return {
+            "files": {f.name: f.stat().st_size for f in files},
+            "sha256": _sha256(self.path),
+            "opset": self.opset or self.module.opset,
+            "domains": dict(self.module.opsets),
+            "least_onnxruntime": least_onnxruntime(self.module, opset=self.opset),
+        }
+
+    def checks(self, judge: Judge) -> dict[str, Any]:
+        """What the report says of the checks."""
+        agreement = self.agreement.to_json() if self.agreement is not None else {}
+        return {
+            "judged_on": judge.judged_on,
+            "loads": self.loads,
+            **agreement,
+            "changed_operators": dict(self.changed_ops),
+            "binding": {k: v for k, v in judge.binding.items() if not k.startswith("?")},
+        }
+
+
+def check_emitted(
+    path: Path,
+    module: Module,
+    source_bytes: int,
+    judge: Judge,
+    *,
+    level: str,
+    exact: bool,
+    seed: int,
+    opset: int | None = None,
+) -> Emitted:
+    """Check the file at `path`, written from `module`. Errors: RUNTIME when the runtime refuses it."""
+    nbytes = sum(f.stat().st_size for f in path.parent.glob(f"{path.name}*"))
+    warnings = []
+    if source_bytes and nbytes > source_bytes:
+        warnings.append(f"the file is larger than the source: {nbytes} > {source_bytes} bytes")
+    if level == "none":
+        return Emitted(path, module, nbytes, opset, warnings=tuple(warnings))
+    if not judge.can_run:
+        changed = check_changed_ops(module, seed=seed)
+        return Emitted(path, module, nbytes, opset, changed_ops=changed, warnings=tuple(warnings))
+    session = Session(path, threads=judge.threads)
+    agreement = judge.agreement(session)
+    latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
+    if latency.high < 1.0:
+        warnings.append(f"the artifact is slower than the source: {latency.speedup:.2f}x")
+    broken = _broken(agreement, exact=exact)
+    return Emitted(path, module, nbytes, opset, True, agreement, latency, {}, broken, tuple(warnings))
+
+
+def _broken(agreement: Agreement, *, exact: bool) -> tuple[Diagnostic, ...]:
+    """Promises of the recipe's effect that the outputs do not keep."""
+    found = []
+    difference = agreement.max_relative
+    if exact and difference is not None and not difference <= _EXACT_TOLERANCE:
+        found.append(f"the steps are exact, but outputs differ by {difference:.2g} of the largest")
+    if exact and not agreement.integers_equal:
+        found.append("the steps are exact, but integer outputs differ")
+    if agreement.cosine == 0.0:
+        found.append("the outputs have nothing in common with the source's (shape, non-finite values or noise)")
+    return tuple(Diagnostic(Code.BOUND_MISSED, f"the artifact is not what was promised: {f}") for f in found)
+
+
+def memory_limit() -> int:
+    """Half of the machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _weight_bytes(module: Module) -> int:
+    return sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
+
+
+def _binding(module: Module, feeds: Feeds) -> dict[str, int]:
+    """Sizes of named dimensions, read off a sample."""
+    found: dict[str, int] = {}
+    for value in module.graph.inputs:
+        shape = getattr(value.type, "shape", ())
+        for dim, size in zip(shape, np.shape(feeds.get(value.name, 0))):
+            if hasattr(dim, "name"):
+                found[dim.name] = int(size)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def compare(a: Path, b: Path, judge: Judge) -> dict[str, Any]:
+    """Agreement of two files on the judge's samples, as plain data."""
+    session = Session(b, threads=judge.threads)
+    missing = _missing_inputs(session, judge.feeds)
+    if missing:
+        raise MlcError(
+            Diagnostic(
+                Code.BAD_DATA,
+                f"the models have different inputs: {str(b)!r} also wants {', '.join(missing)}",
+                where=str(b),
+                help=f"compare models with the inputs of {str(a)!r}",
+            )
+        )
+    return {**judge.agreement(session).to_json(), "judged_on": judge.judged_on}
+
+
+def _missing_inputs(session: Session, feeds: Sequence[Feeds]) -> list[str]:
+    return [name for name in session.inputs if feeds and name not in feeds[0]]
+
+
+def time_files(b: Path, judge: Judge, *, seed: int) -> Timing:
+    """The file at `b` timed against the judge's source."""
+    session = Session(b, threads=judge.threads)
+    return interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)

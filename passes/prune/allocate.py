@@ -1,0 +1,53 @@
+"""How many units each group keeps, and which: widths in multiples, never empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from ...ir.axes import Index
+from .criteria import Scores
+from .groups import Group
+
+WIDE = 32  # groups from this size up keep a multiple
+
+
+def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
+    """A width near `keep`: a multiple where the group is wide, at least one unit, at most all."""
+    if keep >= size:
+        return size
+    if size >= WIDE and multiple > 1:
+        nearest = int(keep / multiple + Fraction(1, 2)) * multiple
+        return min(size, max(multiple, nearest))
+    return min(size, max(1, int(np.ceil(keep))))
+
+
+def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
+    """The same fraction of every group."""
+    share = 1 - Fraction(str(ratio))
+    return {g.id: best(scores[g.id], rounded(g.size * share, g.size, multiple)) for g in groups}
+
+
+def across(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
+    """The fraction of all units together: the lowest scores anywhere go first."""
+    if not groups:
+        return {}
+    pool = np.concatenate([scores[g.id] for g in groups])
+    owner = np.concatenate([np.full(g.size, i) for i, g in enumerate(groups)])
+    gone = np.argsort(pool, kind="stable")[: int(len(pool) * Fraction(str(ratio)))]
+    lost = np.bincount(owner[gone], minlength=len(groups))
+    return {
+        g.id: best(scores[g.id], rounded(g.size - int(n), g.size, multiple) if n else g.size)
+        for g, n in zip(groups, lost)
+    }
+
+
+def best(scores: Scores, keep: int) -> Index:
+    """The units with the highest scores, in their old order; ties keep the first."""
+    order = np.argsort(-scores, kind="stable")[:keep]
+    return np.sort(order).astype(np.int64)
+
+
+ALLOCATIONS = {"uniform": uniform, "global": across}

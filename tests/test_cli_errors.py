@@ -1,0 +1,177 @@
+"""Wrong uses of the command line: one clear error each, exit 2, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from kit.broken_models import BROKEN
+from onnx import TensorProto, helper, numpy_helper
+
+from mlc.cli import run
+
+#: Recipe -> what its message must say.
+RECIPES = {
+    "prun+int4": "unknown step 'prun'",
+    "prune++int4": "unexpected",
+    "prune+": "unexpected end",
+    "": "unexpected end",
+    "prune(150%)": "150%",
+    "prune(ratio=-5%)": "out of range",
+    "prune(ratio=50ms)": "'prune.ratio'",
+    "prune(ratios=50%)": "'ratios'",
+    "prune(ratio=50%, ratio=30%)": "twice",
+    "prune(50%": "unexpected end",
+    "int4(block=-32)": "'int4.block'",
+    "int4(block=33)": "'int4.block'",
+    "int4(block=32.5)": "'int4.block'",
+    "int4(symmetric=maybe)": "'int4.symmetric'",
+    "int4+prune(50%)": "write prune before int4",
+    'int4 on "no.such.layer"': "no.such.layer",
+    'int4 except "no.such.layer"': "no.such.layer",
+    "int4 on Convolution": "Convolution",
+    "int4 on sise > 3KiB": "unknown property 'sise'",
+    'int4 on ~"("': "regular expression",
+    "int4 where size <= 0.3": "'size' needs a unit",
+    "int4 where sise <= 0.3x": "unknown metric 'sise'",
+    "int4 where size >= 0.3x": "better when smaller",
+    "int4 | fp16": "|",
+    "int4(block={32, 64})": "{",
+    "prune(20%..60% by 10%)": "..",
+    "prune & int4": "unexpected character",
+    "nowhere.mlc": "not found",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two matrix multiplications with a Relu between."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.standard_normal((64, 64), dtype=np.float32), n)
+        for n in ("fc1.weight", "fc2.weight")
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc1.weight"], ["h"], name="fc1"),
+        helper.make_node("Relu", ["h"], ["r"], name="act"),
+        helper.make_node("MatMul", ["r", "fc2.weight"], ["y"], name="fc2"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [value("x", TensorProto.FLOAT, ["N", 64])],
+        [value("y", TensorProto.FLOAT, ["N", 64])],
+        weights,
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path = tmp_path_factory.mktemp("net") / "net.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+    """The message of a run that must fail with exit 2 and leave nothing in `folder`."""
+    before = sorted(folder.iterdir())
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error[E"), captured.err
+    assert "Traceback" not in captured.err
+    assert sorted(folder.iterdir()) == before, "something was left behind"
+    return captured.err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes(recipe: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mlc"
+    message = refused(["compile", str(model), "--recipe", recipe, "-o", str(out)], capsys, tmp_path)
+    assert RECIPES[recipe] in message
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_models(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = BROKEN[name](tmp_path)
+    out = tmp_path / "out.mlc"
+    message = refused(["compile", str(path), "--recipe", "simplify", "-o", str(out)], capsys, tmp_path)
+    assert message.count("error[E") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "see mlc --help"),
+        (["--recipe"], "see mlc --help"),
+        (["--recipe", "int4", "--recpe", "int4"], "No such option"),
+        (["--recipe", "int4", "--dims", "N=zero"], "write N=1,T=128"),
+        (["--recipe", "int4", "--dims", "Q=3"], "'Q'"),
+        (["--recipe", "int4", "--max-memory", "2"], "not a size"),
+        (["--recipe", "int4", "--check", "maybe"], "full, fast, none"),
+        (["--recipe", "int4", "--external-data", "maybe"], "auto, always, never"),
+        (["--recipe", "int4", "--to", "ort(gpu)"], "target"),
+        (["--recipe", "int4", "--to", "tensorrt"], "target"),
+        (["--recipe", "int4", "--data", "none.npz"], "no data file"),
+        (["--recipe", "int4", "--threads", "0"], "threads"),
+        (["--recipe", "int4", "--seed", "x"], "seed"),
+    ],
+)
+def test_flags(
+    arguments: list[str], expected: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["compile", str(model), "-o", str(tmp_path / "o.mlc"), *arguments], capsys, tmp_path)
+    assert expected in message
+
+
+def test_an_output_that_exists_is_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mlc"
+    out.mkdir()
+    assert "--force" in refused(["compile", str(model), "-r", "simplify", "-o", str(out)], capsys, tmp_path)
+    assert run(["compile", str(model), "-r", "simplify", "-o", str(out), "--force"]) == 0
+    assert (out / "model.onnx").exists()
+
+
+def test_a_missed_bound_saves_the_artifact_and_exits_3(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mlc"
+    assert run(["compile", str(model), "-r", "fp16 where size <= 0.01x", "-o", str(out)]) == 3
+    assert "the bound was missed" in capsys.readouterr().err
+    assert '"status": "missed"' in (out / "report.json").read_text()
+    assert (out / "model.onnx").exists()
+
+
+def test_strict_turns_skips_into_exit_3(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compile", str(model), "-r", 'int4 except "fc1"', "--strict", "-o", str(tmp_path / "o.mlc")]) == 3
+    assert "fc1" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlc.backends import checks
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "Session", interrupt)
+    assert run(["compile", str(model), "-r", "int4", "-o", str(tmp_path / "o.mlc")]) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "inspect"])
+def test_other_commands_explain_a_broken_model(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("not a model")
+    recipe = ["--recipe", "simplify"] if command == "plan" else []
+    assert "text" in refused([command, str(path), *recipe], capsys, tmp_path)
+
+
+def test_unknown_commands_and_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No such command" in refused(["compil"], capsys, tmp_path)
+    assert "did you mean 'prune'" in refused(["passes", "prun"], capsys, tmp_path)
+    assert "unknown step 'prun'" in refused(["explain", "prun"], capsys, tmp_path)
