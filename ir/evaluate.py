@@ -45,19 +45,21 @@ def _with_onnx(op: Op, arrays: Sequence[Array | None], module: Module | None) ->
     versions = {"": module.opset, **module.opsets} if module is not None else {"": _DEFAULT_OPSET}
     versions.setdefault(op.domain, 1)
     node = node_proto(op)
+    used = [a is not None or op.operand(i) is not None for i, a in enumerate(arrays)]
+    del node.input[:]
+    node.input.extend(f"x{i}" if present else "" for i, present in enumerate(used))
     graph = GraphProto(name="op", node=[node])
-    for name in node.input:
-        if name:
-            graph.input.add(name=name)
+    for name in filter(None, node.input):
+        graph.input.add(name=name)
     for name in node.output:
         graph.output.add(name=name)
-    feeds = {f"x{i}": a for i, a in enumerate(arrays) if a is not None}
+    feeds = {f"x{i}": array for i, array in enumerate(arrays) if used[i]}
     try:
         runner = ReferenceEvaluator(graph, opsets=versions)
     except NotImplementedError as problem:
         message = f"{op.kind} has no reference implementation"
         raise error(Code.UNSUPPORTED_MODEL, message, where=str(op.loc)) from problem
-    return [np.asarray(a) for a in runner.run(None, feeds)]
+    return [as_value(a) for a in runner.run(None, feeds)]
 
 
 def evaluate(module: Module, feeds: Mapping[str, Array]) -> list[Array]:
@@ -65,7 +67,7 @@ def evaluate(module: Module, feeds: Mapping[str, Array]) -> list[Array]:
     scope: dict[Value, Array] = {}
     for value in module.graph.inputs:
         if value.name in feeds:
-            scope[value] = np.asarray(feeds[value.name])
+            scope[value] = as_value(feeds[value.name])
         elif value.name in module.defaults:
             scope[value] = module.defaults[value.name].array()
         else:
@@ -80,13 +82,18 @@ def evaluate_graph(graph: Graph, module: Module, scope: dict[Value, Array]) -> l
     for op in graph.ops:
         arrays = [None if v is None else read(v, scope) for v in op.operands]
         if op.regions:
-            found = _REGIONS[op.kind](op, arrays, module, scope)
+            found = _with_bodies(op, arrays, module, scope)
         else:
             found = evaluate_op(op, arrays, module=module)
         scope.update(zip(op.results, found))
         for value in last.get(op, ()):
             scope.pop(value, None)
     return [read(v, scope) for v in graph.outputs]
+
+
+def as_value(value: Any) -> Any:
+    """Scalars as arrays; sequences stay lists, and an empty optional stays None."""
+    return value if value is None or isinstance(value, list) else np.asarray(value)
 
 
 def read(value: Value, scope: Mapping[Value, Array]) -> Array:
@@ -110,6 +117,12 @@ def _last_uses(graph: Graph) -> dict[Op, list[Value]]:
 
 def _run_body(body: Graph, arguments: Sequence[Array], module: Module, scope: dict[Value, Array]) -> list[Array]:
     return evaluate_graph(body, module, {**scope, **dict(zip(body.inputs, arguments))})
+
+
+def _with_bodies(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
+    if op.kind not in _REGIONS:
+        raise error(Code.UNSUPPORTED_MODEL, f"{op.kind} has no reference implementation", where=str(op.loc))
+    return _REGIONS[op.kind](op, arrays, module, scope)
 
 
 def _if(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
@@ -156,6 +169,15 @@ def _scan(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Va
     ]
 
 
+def _sequence_map(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
+    """The body on every item of the first sequence; other sequences advance with it, tensors stay."""
+    first: Any = arrays[0]
+    rounds = [[a[i] if isinstance(a, list) else a for a in arrays] for i in range(len(first))]
+    found = [_run_body(op.regions["body"], row, module, scope) for row in rounds]  # type: ignore[arg-type]
+    columns: list[Any] = [list(column) for column in zip(*found)] if found else [[] for _ in op.results]
+    return columns
+
+
 def _stack(row: list[Array], value: Value, axis: int) -> Array:
     """The scanned items of all rounds; without a round, an empty tensor of the inferred type."""
     if row:
@@ -166,4 +188,4 @@ def _stack(row: list[Array], value: Value, axis: int) -> Array:
     return np.zeros(0, value.type.dtype.numpy if isinstance(value.type, UnrankedTensor) else np.float32)
 
 
-_REGIONS = {"If": _if, "Loop": _loop, "Scan": _scan}
+_REGIONS = {"If": _if, "Loop": _loop, "Scan": _scan, "SequenceMap": _sequence_map}

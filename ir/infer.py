@@ -16,7 +16,7 @@ from .core import Graph, Module, Op, Value
 from .dims import Dim, Sym
 from .errors import Code, error
 from .ops.opdef import Inferred
-from .types import SequenceType, TensorType, Type, UnrankedTensor
+from .types import TensorType, Type, UnrankedTensor
 
 MAX_DIMS = 64  # the longest integer tensor whose elements are tracked
 

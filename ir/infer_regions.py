@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeGuard
 
 from . import dims as _dims
 from . import types
@@ -10,7 +11,7 @@ from .core import Graph, Module, Op, Value
 from .dims import Dim, Sym
 from .ops.access import attr_int, attr_ints, axis_in, broken, ints
 from .ops.opdef import Inferred
-from .types import TensorType, Type, UnrankedTensor
+from .types import OptionalType, SequenceType, TensorType, Type, UnrankedTensor
 
 
 def infer_regions(op: Op, module: Module) -> list[Inferred]:
@@ -74,7 +75,7 @@ class _Carried:
     def _widen(self, op: Op, a: Type, b: Type) -> Type:
         if isinstance(a, TensorType) and isinstance(b, TensorType) and a.dtype is b.dtype and a.rank == b.rank:
             return TensorType(a.dtype, tuple(self._widen_dim(x, y) for x, y in zip(a.shape, b.shape)))
-        joined = types.join(a, b)
+        joined = OptionalType(a.element) if _is_optional_of(a, b) else types.join(a, b)
         if joined is None:
             raise broken(op, f"carried value {self.formal.name!r} is {a}, but the body yields {b}")
         return joined
@@ -85,6 +86,10 @@ class _Carried:
         unknown = _dims.fresh()
         self.widened.add(unknown)
         return unknown
+
+
+def _is_optional_of(a: Type, b: Type) -> TypeGuard[OptionalType]:
+    return isinstance(a, OptionalType) and types.unify(a.element, b) is not None
 
 
 def _settle_carried(op: Op, body: Graph, carried: list[_Carried], skip: int, module: Module) -> list[Inferred]:
@@ -110,7 +115,10 @@ def _loop(op: Op, module: Module) -> list[Inferred]:
     bound = trip.dims if trip is not None else None
     rounds = bound[0] if endless and bound is not None and len(bound) == 1 else _dims.fresh()
     scanned = [Inferred(_stacked(f.type, rounds, 0)) for f in found[1 + len(carried) :]]
-    return [Inferred(c.type, c.dims) for c in carried] + scanned
+    finals = [
+        Inferred(f.type if _is_optional_of(c.type, f.type) else c.type, c.dims) for c, f in zip(carried, found[1:])
+    ]
+    return finals + scanned
 
 
 def _stacked(type: Type, count: Dim, axis: int) -> Type:
@@ -142,4 +150,25 @@ def _scan(op: Op, module: Module) -> list[Inferred]:
     return [Inferred(c.type, c.dims) for c in carried] + scanned
 
 
-RULES: Mapping[str, Callable[[Op, Module], list[Inferred]]] = {"If": _if, "Loop": _loop, "Scan": _scan}
+def _sequence_map(op: Op, module: Module) -> list[Inferred]:
+    """The body sees an item of every sequence, and every tensor as it is."""
+    body = _body(op, "body")
+    for formal, value in zip(body.inputs, op.operands):
+        if value is not None:
+            formal.type = value.type.element if isinstance(value.type, SequenceType) else value.type
+    return [Inferred(SequenceType(_any_item(f.type))) for f in _run(body, module)]
+
+
+def _any_item(type: Type) -> Type:
+    """Items of a sequence differ in shape."""
+    if isinstance(type, TensorType):
+        return TensorType(type.dtype, tuple(d if isinstance(d, int) else _dims.fresh() for d in type.shape))
+    return type
+
+
+RULES: Mapping[str, Callable[[Op, Module], list[Inferred]]] = {
+    "If": _if,
+    "Loop": _loop,
+    "Scan": _scan,
+    "SequenceMap": _sequence_map,
+}

@@ -53,12 +53,12 @@ def layer_norm(op: Op, s: Solver) -> None:
 
 def skip_layer_norm(op: Op, s: Solver) -> None:
     """com.microsoft: input + skip (+ bias), normalized over the last axis; the fourth result is the sum."""
-    total = broadcast(op, s, [s.need(op, 0), s.need(op, 1)])
+    total = tuple(broadcast(op, s, [s.need(op, 0), s.need(op, 1)]))
     for slot in range(2, len(op.operands)):
         parameter = s.operand(op, slot)
         if parameter:
             broadcast(op, s, [total, parameter])
-    total = [ax.resolve(t) for t in total]
+    total = tuple(ax.resolve(t) for t in total)
     s.mark(op, total[-1], COUNT)
     s.out(op, total)
     for index in (1, 2):

@@ -137,16 +137,15 @@ def scan(op: Op, s: Solver) -> None:
 def quantize(op: Op, s: Solver) -> None:
     """QuantizeLinear, DequantizeLinear: one scale for all, one per position of an axis, or one per block."""
     x = list(s.need(op, 0))
-    block = attr_int(op, "block_size")
-    axis = axis_in(op, attr_int(op, "axis", 1), len(x)) if x else 0
+    block, axis = attr_int(op, "block_size"), attr_int(op, "axis", 1)
     for slot in (1, 2):
         parameter = s.operand(op, slot)
         if parameter is None:
             continue
         if block and len(parameter) == len(x):
-            _blocks(op, s, x, parameter, axis, block)
+            _blocks(op, s, x, parameter, axis_in(op, axis, len(x)), block)
         elif len(parameter) == 1 and x and ax.size(parameter[0]) != 1:
-            s.unify(op, x[axis], parameter[0])
+            s.unify(op, x[axis_in(op, axis, len(x))], parameter[0])
     s.out(op, [ax.resolve(t) for t in x])
 
 

@@ -22,6 +22,11 @@ def like(slot: int = 0, *, element: DType | None = None) -> Infer:
     return infer
 
 
+def identity(op: Op) -> list[Inferred]:
+    """Whatever comes in: tensors, sequences and optionals."""
+    return [Inferred(operand(op, 0).type, operand(op, 0).dims)]
+
+
 def broadcast(op: Op) -> list[Inferred]:
     """All operands broadcast; the element type of the first."""
     return [Inferred(TensorType(dtype(op), broadcast_shapes(op, _shapes(op))))]

@@ -7,7 +7,19 @@ from ..core import Op
 from ..dims import Dim
 from ..dtypes import DType
 from ..types import Shape, TensorType
-from .access import attr_int, attr_ints, attr_text, broken, dtype, elements, operand, same, shape, shape_or_unknown
+from .access import (
+    Unranked,
+    attr_int,
+    attr_ints,
+    attr_text,
+    broken,
+    dtype,
+    elements,
+    operand,
+    same,
+    shape,
+    shape_or_unknown,
+)
 from .opdef import Inferred
 
 _NO_SHAPE = "the kernel covers {} axes, but the input has {}"
@@ -113,7 +125,10 @@ def conv_transpose(op: Op) -> list[Inferred]:
 def col2im(op: Op) -> list[Inferred]:
     source, image, block = shape(op), elements(operand(op, 1)), elements(operand(op, 2))
     if image is None or block is None:
-        return [Inferred(TensorType(dtype(op), (source[0], _dims.fresh(), *(_dims.fresh() for _ in shape(op)[2:]))))]
+        (axes,) = shape(op, 1)
+        if not isinstance(axes, int):
+            raise Unranked
+        return [Inferred(TensorType(dtype(op), (source[0], *(_dims.fresh() for _ in range(axes + 1)))))]
     return [Inferred(TensorType(dtype(op), (source[0], _dims.floordiv(source[1], _dims.product(block)), *image)))]
 
 

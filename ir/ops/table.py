@@ -27,6 +27,7 @@ from . import shape_sizes as sizes
 from . import shape_values as value
 from . import shape_window as window
 from .opdef import CostRule, Infer, OpDef, Reference, Trait
+from .reference_norm import group_norm
 from .shape_values import Fold, valued
 from .value_movement import moved
 
@@ -116,7 +117,7 @@ _ROWS: tuple[OpDef, ...] = (
     _row("CenterCropPad", sizes.center_crop_pad),
     *(_row(kind, None, Trait.RANDOM) for kind in _DRAWING),
     # movement
-    _row("Identity", _same, _E, _V, fold=moved),
+    _row("Identity", element.identity, _E, _V),
     _row("Reshape", move.reshape, _V, fold=moved),
     _row("Flatten", move.flatten, _V),
     _row("Squeeze", move.squeeze, _V, fold=moved),
@@ -171,12 +172,12 @@ _ROWS: tuple[OpDef, ...] = (
     *(_row(kind, _same) for kind in _ALONG_AN_AXIS),
     _row("BatchNormalization", reduction.batch_norm, weights=(1, 2, 3, 4)),
     _row("InstanceNormalization", _same, weights=(1, 2)),
-    _row("GroupNormalization", _same, weights=(1, 2)),
+    _row("GroupNormalization", _same, weights=(1, 2), reference=group_norm),
     _row("LayerNormalization", reduction.layer_norm, weights=(1, 2)),
     _row("RMSNormalization", _same, weights=(1,)),
     _row("RotaryEmbedding", _same),
     # control flow (inferred and evaluated with their bodies, see infer_regions.py)
-    *(_row(kind, None, Trait.CONTROL_FLOW) for kind in ("If", "Loop", "Scan")),
+    *(_row(kind, None, Trait.CONTROL_FLOW) for kind in ("If", "Loop", "Scan", "SequenceMap")),
     # quantization
     _row("QuantizeLinear", quantized.quantize, _Q),
     _row("DequantizeLinear", quantized.dequantize, _Q, weights=(0,)),
