@@ -93,8 +93,8 @@ def _check_operands(op: Op, schema: onnx.defs.OpSchema) -> None:
 
 
 def _is_guess(value: Value) -> bool:
-    """Whether nothing is known of a value: an operator nobody knows made it, and the file does not type it."""
-    return value.declared is None and value.op is not None and _schema(value.op.kind, 1 << 30) is None
+    """Whether the type may be the placeholder of a value that nobody could type (made by an unknown operator)."""
+    return value.declared is None and value.type == UnrankedTensor(DType.F32)
 
 
 _SPELLING = {

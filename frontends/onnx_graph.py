@@ -83,7 +83,8 @@ class GraphBuilder:
 
     def _value(self, name: str, types: Mapping[str, TypeProto], docs: Mapping[str, str], main: bool) -> Value:
         declared = self._declared(name, types)
-        value = Value(declared or _UNTYPED, name if main or not name else self._unique(name))
+        known = declared and _without_marks(declared)
+        value = Value(known or _UNTYPED, name if main or not name else self._unique(name))
         value.declared, value.doc = declared, docs.get(name, "")
         return value
 
@@ -170,11 +171,17 @@ def read_type(proto: TypeProto, where: str) -> Type | None:
             where=where,
             help="cut the model before this value (a ZipMap at the end, for example)",
         )
-    # Some exporters write "?" on every axis that may vary: that is no name, the axes are not of one size.
-    found = type_of_proto(proto, lambda name: dims.Sym(name) if name.strip("?") else dims.fresh())
+    found = type_of_proto(proto, lambda name: dims.Sym(name) if name else dims.fresh())
     if isinstance(found, TensorType) and math.prod(d for d in found.shape if isinstance(d, int) and d) >= _HUGE:
         raise broken(f"the declared shape {found} is beyond what memory can hold", where)
     return found
+
+
+def _without_marks(declared: Type) -> Type:
+    """Sizes called `?` are no names: some exporters write it for every unknown size, and those are not equal."""
+    if not isinstance(declared, TensorType):
+        return declared
+    return TensorType(declared.dtype, tuple(dims.fresh() if dims.is_fresh(d) else d for d in declared.shape))
 
 
 def _is_graph(attribute: AttributeProto) -> bool:
