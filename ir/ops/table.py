@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 
 from ..dtypes import DType
 from . import cost_rules as cost
@@ -28,6 +26,7 @@ from . import shape_values as value
 from . import shape_window as window
 from .opdef import CostRule, Infer, OpDef, Reference, Trait
 from .reference_norm import group_norm
+from .reference_optional import has_element, held
 from .shape_values import Fold, valued
 from .value_movement import moved
 
@@ -178,6 +177,9 @@ _ROWS: tuple[OpDef, ...] = (
     _row("RotaryEmbedding", _same),
     # control flow (inferred and evaluated with their bodies, see infer_regions.py)
     *(_row(kind, None, Trait.CONTROL_FLOW) for kind in ("If", "Loop", "Scan", "SequenceMap")),
+    _row("Optional", reference=held),
+    _row("OptionalGetElement", reference=held),
+    _row("OptionalHasElement", reference=has_element),
     # quantization
     _row("QuantizeLinear", quantized.quantize, _Q),
     _row("DequantizeLinear", quantized.dequantize, _Q, weights=(0,)),
@@ -251,11 +253,9 @@ def lookup(kind: str, version: int | None = None) -> OpDef:
     `version` is the operator set's version, for operators whose meaning changed; none of those from version 21 on
     did so far, and older models are converted when they are read.
     """
-    row = _TABLE.get(kind) or OpDef(kind)
-    if find_spec(f"{__package__}.axes_rules") is None:
-        return row
-    rules = import_module(f"{__package__}.axes_rules")
-    return replace(row, axes=rules.AXES.get(kind))
+    from .axes_rules import AXES  # late: the rules read the table
+
+    return replace(_TABLE.get(kind) or OpDef(kind), axes=AXES.get(kind))
 
 
 def known() -> Iterable[OpDef]:
