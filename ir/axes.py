@@ -38,7 +38,7 @@ class Site:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AxisClass:
     """Positions that one permutation governs. `pin` is None for a free class."""
 
@@ -47,7 +47,7 @@ class AxisClass:
     pin: Pin | None
     sites: tuple[Site, ...]
     marks: Mapping[str, Pin]
-    atom: Atom = field(repr=False, compare=False)
+    atom: Atom = field(repr=False)
 
     @property
     def free(self) -> bool:

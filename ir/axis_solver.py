@@ -156,9 +156,9 @@ class Solver:
         for slot, value in enumerate(op.operands):
             if value is not None and slot not in self._read:
                 self.pin_value(value, self.why(op, "order-matters"))
-        for value in op.results:
-            if value not in self.types:
-                self._assign_pinned(value, self.why(op, "generated-order"))
+        for result in op.results:
+            if result not in self.types:
+                self._assign_pinned(result, self.why(op, "generated-order"))
 
     def region(self, op: Op, graph: Graph) -> list[Axis | None]:
         """Analyse a body whose arguments have their types already; the types of its outputs."""

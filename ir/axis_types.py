@@ -14,7 +14,7 @@ permutation specifications of Git Re-Basin (Ainsworth et al., 2022), derived ins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -114,18 +114,18 @@ def resolve(t: AxisType) -> AxisType:
         return t.bound
     if isinstance(t, Prod):
         factors = tuple(resolve(f) for f in t.factors)
-        return t if _settled(factors, t.factors) else prod(factors)
+        return t if _settled(factors, t.factors, is_pinned) else prod(factors)
     if isinstance(t, Sum):
         parts = tuple(resolve(p) for p in t.parts)
-        return t if _settled(parts, t.parts) else concat(parts)
+        return t if _settled(parts, t.parts, _fixed) else concat(parts)
     return t
 
 
-def _settled(new: tuple[AxisType, ...], old: tuple[AxisType, ...]) -> bool:
-    """Whether nothing changed below and no two neighbours became one pinned run."""
+def _settled(new: tuple[AxisType, ...], old: tuple[AxisType, ...], joins: Callable[[AxisType], bool]) -> bool:
+    """Whether nothing changed below, and no two neighbours became one run of fixed positions."""
     if any(a is not b for a, b in zip(new, old)):
         return False
-    return not any(is_pinned(a) and is_pinned(b) for a, b in pairwise(new))
+    return not any(joins(a) and joins(b) for a, b in pairwise(new))
 
 
 def is_pinned(t: AxisType) -> bool:
@@ -325,7 +325,7 @@ def _factor(t: AxisType, outer: Dim, inner: Dim) -> tuple[AxisType, AxisType] | 
 # -- unification -----------------------------------------------------------------------------------------------
 
 
-def unify(x: AxisType, y: AxisType, why: Pin = Pin(REFINE)) -> None:  # noqa: B008  (immutable)
+def unify(x: AxisType, y: AxisType, why: Pin = Pin(REFINE)) -> None:
     """Make two axes the same: whatever permutes one permutes the other. What cannot be matched is pinned."""
     x, y = resolve(x), resolve(y)
     if x is y or x is ONE or y is ONE:
