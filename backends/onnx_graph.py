@@ -8,7 +8,6 @@ runtimes choose fusions by value_info.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import onnx
@@ -201,7 +200,4 @@ def written_type(type: Type) -> TypeProto:
 def _written_dim(dim: Dim) -> int | str:
     if isinstance(dim, int):
         return dim
-    return dim.name if isinstance(dim, dims.Sym) and not _OURS.fullmatch(dim.name) else ""
-
-
-_OURS = re.compile(r"\?[A-Za-z_]+[0-9]+")  # names of unknown sizes (ir/dims.py); a file's own `?` is none of them
+    return dim.name if isinstance(dim, dims.Sym) and not dims.is_fresh(dim) else ""

@@ -181,7 +181,11 @@ def _without_marks(declared: Type) -> Type:
     """Sizes called `?` are no names: some exporters write it for every unknown size, and those are not equal."""
     if not isinstance(declared, TensorType):
         return declared
-    return TensorType(declared.dtype, tuple(dims.fresh() if dims.is_fresh(d) else d for d in declared.shape))
+    return TensorType(declared.dtype, tuple(dims.fresh() if _is_mark(d) else d for d in declared.shape))
+
+
+def _is_mark(dim: dims.Dim) -> bool:
+    return isinstance(dim, dims.Sym) and not dim.name.strip("?")
 
 
 def _is_graph(attribute: AttributeProto) -> bool:

@@ -20,7 +20,7 @@ class _Match:
     source: Value
     axis: int
     reshape: Op
-    inner: tuple[Op, ...]
+    inner: tuple[Op, ...]  # Softmax first
     kind: str
 
 
@@ -70,7 +70,8 @@ def _fold(match: _Match) -> None:
     old = match.reshape
     graph, result = old.parent, old.result
     assert graph is not None
-    plain = Op(match.kind, [match.source], {"axis": match.axis}, [result], name=old.name, loc=old.loc)
+    named = old if old.name else match.inner[0]
+    plain = Op(match.kind, [match.source], {"axis": match.axis}, [result], name=named.name, loc=named.loc)
     plain.doc, plain.meta = old.doc, old.meta
     graph._insert(plain, old)
     for op in (old, *match.inner):

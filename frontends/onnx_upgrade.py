@@ -100,11 +100,14 @@ def _restore(graph: GraphProto, source: GraphProto) -> None:
         del entries[:]
         entries.extend(kept if field != "value_info" else source.value_info)
     originals = {name: node for node in source.node for name in node.output if name}
+    names = {node.name for node in graph.node}
     for node in graph.node:
         twin = next((originals[n] for n in node.output if n in originals), None)
         if twin is None:
             continue
-        node.name, node.doc_string, node.overload = node.name or twin.name, twin.doc_string, twin.overload
+        node.doc_string, node.overload = twin.doc_string, twin.overload
+        if not node.name and twin.name not in names:
+            node.name = twin.name
         if not node.metadata_props:
             node.metadata_props.extend(twin.metadata_props)
         for (_, body), (_, original) in zip(bodies(node), bodies(twin)):
