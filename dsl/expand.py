@@ -18,8 +18,9 @@ from . import syntax as ast
 from .names import STANDARD, Names
 from .signature import Catalog, Signature
 
-MAX_STEPS = 10_000
-MAX_DEPTH = 100
+MAX_STEPS = 1_000  # that one `times` may write out
+MAX_DEPTH = 100  # of definitions and brackets in each other
+MAX_WORK = 50_000  # nodes that all expansions of one text may visit
 _Env = Mapping[str, ast.Expr]
 _NOTHING: _Env = {}
 _N = TypeVar("_N", bound=ast.Node)
@@ -34,35 +35,47 @@ class Expanded:
     failed: frozenset[str]
 
 
+@dataclass(slots=True)
+class Budget:
+    """The work that is left for the expansions of one text."""
+
+    left: int = MAX_WORK
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise _TooLargeError
+
+
 def expand(program: ast.Program, names: Names, catalog: Catalog) -> Expanded:
     """Expand a recipe; parameters that are unbound stay as names."""
-    worker = _Expander(names, catalog)
+    worker = _Expander(names, catalog, Budget())
     result = worker.program(program, _NOTHING)
     return Expanded(result, tuple(worker.diagnostics), frozenset(worker.failed))
 
 
-def expand_definition(recipe: ast.Define, names: Names, catalog: Catalog) -> Expanded:
+def expand_definition(recipe: ast.Define, names: Names, catalog: Catalog, budget: Budget) -> Expanded:
     """Expand the body of a recipe of a file, parameters standing for their defaults."""
-    worker = _Expander(names, catalog)
+    worker = _Expander(names, catalog, budget)
     with worker.inside(recipe.name, recipe.name_span):
         defaults = {p.name: p.default for p in recipe.params if p.default is not None}
         result = worker.program(recipe.program, defaults)
     return Expanded(result, tuple(worker.diagnostics), frozenset(worker.failed))
 
 
-class _TooDeepError(Exception):
+class _TooLargeError(Exception):
     """Raised and caught inside this module, to leave an expansion that grows without end."""
 
 
 class _Expander:
-    def __init__(self, names: Names, catalog: Catalog) -> None:
+    def __init__(self, names: Names, catalog: Catalog, budget: Budget) -> None:
         self.names = names
         self.catalog = catalog
         self.diagnostics: list[Diagnostic] = []
         self.failed: set[str] = set()
         self.stack: list[str] = []
         self.depth = 0
-        self.work = 0
+        self.budget = budget
 
     # ---- programs ----
 
@@ -71,12 +84,12 @@ class _Expander:
             env = {name: self.value(value, _NOTHING) for name, value in given.items()}
             body, inner = self.root(program.body, env)
             goal = self.goal(program.goal, env)
-        except _TooDeepError:
+        except _TooLargeError:
             self.complain(
                 Code.OUT_OF_RANGE,
                 "the recipe grows too large when its names are written out",
                 program.body.span,
-                help=f"at most {MAX_STEPS} steps and {MAX_DEPTH} levels",
+                help=f"at most {MAX_WORK} parts and {MAX_DEPTH} levels",
             )
             return program
         return ast.Program(body, self.merged(inner, goal), span=program.span)
@@ -92,7 +105,7 @@ class _Expander:
                 return node, ast.Goal()
             inner = self.bind(recipe, call, env)
             body, goal = self.root(recipe.program.body, inner)
-            body = shown_at(body, call.span)
+            body = shown_at(body, call.span) if _is_standard(recipe) else body
             return body, self.merged(goal, self.goal(recipe.program.goal, inner))
 
     def goal(self, goal: ast.Goal, env: _Env) -> ast.Goal:
@@ -175,7 +188,8 @@ class _Expander:
         with self.inside(recipe.name, call.span) as entered:
             if not entered:
                 return ast.Ref(call.name, span=call.span)
-            return shown_at(self.step(recipe.program.body, self.bind(recipe, call, env)), call.span)
+            body = self.step(recipe.program.body, self.bind(recipe, call, env))
+            return shown_at(body, call.span) if _is_standard(recipe) else body
 
     def bind(self, recipe: ast.Define, call: ast.Call, env: _Env) -> _Env:
         """The parameters of a recipe for one use of it."""
@@ -290,12 +304,12 @@ class _Expander:
             )
             return body
         steps = body.steps if isinstance(body, ast.Chain) else (body,)
-        self.work += len(steps) * count
-        if len(steps) * count > MAX_STEPS or self.work > MAX_STEPS * MAX_DEPTH:
+        if len(steps) * count > MAX_STEPS:
             self.complain(
                 Code.OUT_OF_RANGE, f"this repeats to more than {MAX_STEPS} steps", times.count.span, help="repeat less"
             )
             return body
+        self.budget.spend(len(steps) * count)
         return ast.chain(steps * count, span=body.span)
 
     def selector(self, node: ast.Selector) -> ast.Selector:
@@ -344,11 +358,10 @@ class _Expander:
 
     @contextmanager
     def deeper(self) -> Iterator[None]:
+        self.budget.spend(1)
+        if self.depth == MAX_DEPTH:
+            raise _TooLargeError
         self.depth += 1
-        self.work += 1
-        if self.depth > MAX_DEPTH or self.work > MAX_STEPS * MAX_DEPTH:
-            self.depth -= 1
-            raise _TooDeepError
         try:
             yield
         finally:
@@ -359,6 +372,10 @@ class _Expander:
 
     def complain(self, code: Code, message: str, span: Span | None, *, help: str = "", note: str = "") -> None:
         self.diagnostics.append(Diagnostic(code, message, span, help=help, note=note))
+
+
+def _is_standard(recipe: ast.Define) -> bool:
+    return recipe.span is not None and recipe.span.name == STANDARD
 
 
 def shown_at(node: _N, span: Span | None) -> _N:

@@ -9,7 +9,7 @@ from . import syntax as ast
 from .build import Limit, Step, build_limits, build_steps
 from .check import check_program, check_statement, unique
 from .executable import refusals
-from .expand import expand, expand_definition
+from .expand import Budget, expand, expand_definition
 from .names import Names, names_of
 from .parser import is_file, parse, recover_file
 from .print import layout, to_text
@@ -124,9 +124,10 @@ def _analyse_file(
     names, twice = names_of(parsed.file, passes=catalog.names, lost=parsed.lost)
     diagnostics = [*parsed.diagnostics, *twice]
     results: dict[str, Checked] = {}
+    budget = Budget()
     for statement in parsed.file.statements:
         if isinstance(statement, ast.Define):
-            program, found = _definition(statement, names, catalog)
+            program, found = _definition(statement, names, catalog, budget)
             needs = tuple(p for p in statement.params if p.default is None)
             results[statement.name] = Checked(statement.program, program, parsed.file, needs)
             diagnostics += found
@@ -139,8 +140,10 @@ def _analyse_file(
     return chosen, diagnostics
 
 
-def _definition(recipe: ast.Define, names: Names, catalog: Catalog) -> tuple[ast.Program, list[Diagnostic]]:
-    expanded = expand_definition(recipe, names, catalog)
+def _definition(
+    recipe: ast.Define, names: Names, catalog: Catalog, budget: Budget
+) -> tuple[ast.Program, list[Diagnostic]]:
+    expanded = expand_definition(recipe, names, catalog, budget)
     opaque = frozenset(p.name for p in recipe.params if p.default is None) | expanded.failed
     found = check_program(expanded.program, names, catalog, opaque=opaque)
     return expanded.program, [*expanded.diagnostics, *found]

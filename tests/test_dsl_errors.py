@@ -1,0 +1,75 @@
+"""What the language says to each mistake, as golden text: `pytest tests/test_dsl_errors.py --update-golden`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.recipes import PASSES
+
+from mlc.dsl.recipe import Recipe
+from mlc.ir.errors import Code, MlcError
+
+GOLDEN = Path(__file__).parent / "golden" / "dsl" / "errors.txt"
+_CASE = re.compile(r"^=== (?P<title>.*)\n(?P<text>(?:.*\n)*?)---\n(?P<message>(?:(?!=== ).*\n)*)", re.MULTILINE)
+
+
+def _cases() -> list[re.Match[str]]:
+    return list(_CASE.finditer(GOLDEN.read_text(encoding="utf-8")))
+
+
+def _message(text: str) -> str:
+    with pytest.raises(MlcError) as caught:
+        Recipe.parse(text, catalog=PASSES)
+    assert caught.value.exit_status == 2
+    return "".join(line.rstrip() + "\n" for line in f"{caught.value}".splitlines())
+
+
+@pytest.mark.parametrize("case", _cases(), ids=lambda case: case["title"])
+def test_message(case: re.Match[str], update_golden: bool) -> None:
+    message = _message(case["text"].removesuffix("\n"))
+    if not update_golden:
+        assert message == case["message"]
+        return
+    whole = GOLDEN.read_text(encoding="utf-8")
+    section = f"=== {case['title']}\n{case['text']}---\n"
+    start = whole.index(section) + len(section)
+    end = whole.find("\n=== ", start - 1) + 1 or len(whole)
+    GOLDEN.write_text(whole[:start] + message + whole[end:], encoding="utf-8")
+
+
+def test_the_golden_file_covers_every_code_of_the_language() -> None:
+    shown = set(re.findall(r"^error\[(E0[123]\d\d)\]", GOLDEN.read_text(encoding="utf-8"), re.MULTILINE))
+    elsewhere = {Code.BOUND_MISSED, Code.BAD_PASS}  # raised by the compiler; by the declaration of a pass
+    language = {code.code for code in Code if code.code < "E04" and code not in elsewhere}
+    assert language - shown == set()
+    assert len(_cases()) >= 60
+
+
+def test_every_message_says_where() -> None:
+    for block in re.split(r"\n(?=error\[)", GOLDEN.read_text(encoding="utf-8")):
+        if block.startswith("error["):
+            assert "-->" in block
+
+
+_pieces = st.sampled_from([
+    "prune", "int4", "nest", "+", "|", "(", ")", "50%", "50", "-3", "4KiB", "[8, 4]", "{1, 2}", "1..3", "ratio=",
+    "block=", ",", "on", "except", "Conv", "conv", "size >", '~"("', '"a"', "times", "2", "until", "while", "where",
+    "size <= 0.3x", "cosine >= 0.9", "foo <= 1", "minimize size", "search tpe(n=1)", "none", "w4a16", "small",
+    "\nrecipe a = ", "\nlet q = ", "\nrecipe b(r = 3) = ", "q", "a", "b(r)", "\nmodel m = ", "for t",
+    "latency.p95 < 3ms",
+])  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.lists(_pieces, max_size=12).map(" ".join))
+def test_any_text_runs_or_is_refused(text: str) -> None:
+    try:
+        recipe = Recipe.parse(text, catalog=PASSES)
+    except MlcError as e:
+        assert str(e)  # noqa: PT017  (most texts are wrong; the point is that nothing else is raised)
+        return
+    assert recipe.steps
