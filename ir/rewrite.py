@@ -197,8 +197,9 @@ class Rewriter:
             raise self._refusal(f"{new!r} cannot stand in for {old!r}: the types contradict each other", str(user))
 
     def _refine(self, value: Value, known: Value, *, output: bool) -> None:
-        """Carry over what is known of an equal value. Arguments and constants keep their own type."""
-        if value.op is None:
+        """Carry over what is known of an equal value. Arguments and constants keep their own type, and what a body
+        says of a value around it holds only where the body runs."""
+        if value.op is None or value.home is not known.home:
             return
         both = types.unify(value.type, known.type)
         if both is not None and both != value.type:

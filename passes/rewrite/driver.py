@@ -19,7 +19,7 @@ from ...ir.types import TensorType, Type
 from ...ir.worklist import Worklist
 from ..cleanup import is_dead
 from .pattern import Found, matches
-from .rule import ConstantPool, Refusal, Rule, Site
+from .rule import ConstantPool, Refusal, Rule, Site, constant_bytes, node_bytes
 
 DEAD = "dead-code"
 
@@ -49,6 +49,7 @@ class Driver:
         self._orphans: dict[Value, None] = {}
         self._forbidden = {op for op in self.module.walk() if not allows(op)}
         self._current = Tally()
+        self._saved = 0  # bytes by which the file shrank so far, about
         self._recent: deque[str] = deque(maxlen=200)
         self._left = 1000 + 60 * sum(1 for _ in self.module.walk())
         self._work = Worklist(rw)
@@ -96,7 +97,7 @@ class Driver:
         for found in matches(rule.pattern, op):
             if not self._in_scope(op, found):
                 continue
-            site = Site(op, found, self.rw, self.pool)
+            site = Site(op, found, self.rw, self.pool, saved=self._saved)
             refusal = rule.check(site)
             if refusal is None:
                 with self.step(rule.name):
@@ -133,19 +134,26 @@ class Driver:
     def _hear(self, event: Event) -> None:
         op, value = event.op, event.value
         match event.kind:
-            case "insert":
+            case "insert" if op is not None:
                 self._current.added += 1
-            case "erase":
+                self._saved -= node_bytes(op)
+            case "erase" if op is not None:
                 self._current.removed += 1
+                self._saved += node_bytes(op) + sum(2 + len(v.name) for v in event.operands)
                 self._orphans.update((v, None) for v in event.operands if v.constant is not None)
             case "set_operand" if op is not None:
                 self._rewired(op, event.old, value)
             case "retype" if value is not None:
                 self._outdate(value)
-            case "add_constant" if value is not None and value.constant is not None:
-                self._current.saved_bytes -= value.constant.nbytes
-            case "drop_constant" if value is not None and value.constant is not None:
-                self._current.saved_bytes += value.constant.nbytes
+            case "add_constant" if value is not None:
+                self._weigh(value, -1)
+            case "drop_constant" if value is not None:
+                self._weigh(value, 1)
+
+    def _weigh(self, value: Value, sign: int) -> None:
+        assert value.constant is not None
+        self._current.saved_bytes += sign * value.constant.nbytes
+        self._saved += sign * constant_bytes(value.constant.nbytes, value.constant.type.rank, value.name)
 
     def _rewired(self, op: Op, old: Value | None, new: Value | None) -> None:
         if old is not None and old.constant is not None:

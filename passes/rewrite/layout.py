@@ -82,7 +82,9 @@ class Region:
             saved += self._dies(value) if self._enters_turned(value) else -1
         for _, users in self.leaving():
             others = [user for user in users if user.kind != "Transpose"]
-            saved += sum(self._cancels(user) for user in users) - (1 if any(not self._absorbs(user) for user in others) else 0)
+            saved += sum(self._cancels(user) for user in users) - (
+                1 if any(not self._absorbs(user) for user in others) else 0
+            )
         return saved
 
     def _enters_turned(self, value: Value) -> bool:

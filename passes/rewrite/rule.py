@@ -76,10 +76,11 @@ def may_share(constant: Constant) -> bool:
 class Site:
     """A place where a rule's pattern fits: the root, what the pattern's names stand for, and how to build there."""
 
-    __slots__ = ("_found", "op", "pool", "rw", "scratch")
+    __slots__ = ("_found", "op", "pool", "rw", "saved", "scratch")
 
-    def __init__(self, op: Op, found: Found, rw: Rewriter, pool: ConstantPool) -> None:
+    def __init__(self, op: Op, found: Found, rw: Rewriter, pool: ConstantPool, *, saved: int = 0) -> None:
         self.op, self._found, self.rw, self.pool = op, found, rw, pool
+        self.saved = saved  # bytes by which the file shrank so far
         self.scratch: dict[str, Any] = {}  # what the check computed and the build needs
 
     @property
@@ -139,9 +140,9 @@ def release(gone: Collection[Op], rewired: Collection[Op] = ()) -> int:
     return freed + sum(node_bytes(op) for op in gone)
 
 
-def grows(new_bytes: int, gone: Collection[Op], rewired: Collection[Op] = ()) -> Refusal | None:
-    """The refusal if what is new outweighs the ops that go and the constants that die."""
+def grows(new_bytes: int, gone: Collection[Op], rewired: Collection[Op] = (), *, allowance: int = 0) -> Refusal | None:
+    """The refusal if what is new outweighs the ops that go and the constants that die, by more than `allowance`."""
     freed = release(gone, rewired)
-    if new_bytes <= freed:
+    if new_bytes <= freed + max(0, allowance):
         return None
     return Refusal(SkipCode.GROWS, f"it would put {new_bytes:,} bytes into the file in place of {freed:,}")

@@ -244,7 +244,7 @@ def _conv_affine_check(site: Site) -> Refusal | None:
     new = {1: weights if scaled else None, 2: shift if bias is not None or np.any(shift) else None}
     site.scratch["folded"] = new
     nbytes = sum(constant_bytes(a.nbytes, a.ndim, _base(conv, slot)) for slot, a in new.items() if a is not None)
-    return grows(nbytes, [site.op], [conv] if scaled else [])
+    return grows(nbytes, [site.op], [conv] if scaled else [], allowance=site.saved)
 
 
 def _folded(conv: Op, scale: Array, shift: Array) -> tuple[Array, Array]:
