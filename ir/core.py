@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import NamedTuple, Union, get_args
 
 from .constants import Constant
 from .dims import Dim
@@ -48,6 +48,24 @@ class Types(tuple[Type, ...]):
 
 #: Attribute values: immutable plain data. Graph attributes are regions instead. `bytes` is text that is not UTF-8.
 Attr = int | float | str | bytes | Constant | Type | Ints | Floats | Strings | Constants | Types
+
+
+_ITEMS: dict[type, tuple[type, ...]] = {
+    Ints: (int,),
+    Floats: (float,),
+    Strings: (str, bytes),
+    Constants: (Constant,),
+    Types: get_args(Type),
+}
+_SINGLE = frozenset((int, float, str, bytes, Constant, *get_args(Type)))
+
+
+def is_attr(value: object) -> bool:
+    """Whether a value is an attribute of exactly one of those kinds (a bool, a list or a numpy number is not)."""
+    if type(value) in _SINGLE:
+        return True
+    members = _ITEMS.get(type(value))
+    return members is not None and all(type(item) in members for item in value)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,11 @@ def is_fresh(dim: Dim) -> bool:
     return any(fresh_number(s) is not None for s in symbols(dim))
 
 
+def is_dim(value: object) -> bool:
+    """Whether a value is a well-formed dimension (a bool or a numpy integer is not)."""
+    return type(value) is int or isinstance(value, Sym | Div | Expr)
+
+
 def _dim(value: _DimBase) -> Dim:
     assert isinstance(value, Sym | Div | Expr)
     return value

@@ -19,10 +19,10 @@ import numpy as np
 
 from . import dims
 from .constants import Constant
-from .core import Attr, Constants, Floats, Graph, Ints, Loc, Meta, Module, Op, Strings, Types, Value
+from .core import Attr, Constants, Floats, Graph, Ints, Loc, Meta, Module, Op, Strings, Types, Value, is_attr
 from .dims import Dim, Div, Expr, Sym
 from .dtypes import DType
-from .types import SequenceType, TensorType, Type, UnrankedTensor
+from .types import SequenceType, TensorType, Type, UnrankedTensor, problem_of
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9_./]+")
@@ -38,8 +38,8 @@ def print_module(module: Module, *, digests: bool = False) -> str:
 
 
 def print_op(op: Op) -> str:
-    """One line for messages: results and operands with their types; bodies are left out."""
-    printer = _Printer()
+    """One line for messages: results and operands with their types; bodies are left out. Prints broken ops too."""
+    printer = _LenientPrinter()
     operands = ", ".join("none" if v is None else printer.typed(v) for v in op.operands)
     if op.is_terminator:
         return f"return {operands}".rstrip()
@@ -269,3 +269,13 @@ class _Printer:
                 yield from (f"{head} {quote(k)}: {quote(v)}" for k, v in sorted(value.items()))
             elif value:
                 yield f"meta {field.name}: {quote(value) if isinstance(value, str) else value}"
+
+
+class _LenientPrinter(_Printer):
+    """For messages about modules that do not hold together: what is no type or attribute is shown as it is."""
+
+    def type(self, type: Type) -> str:
+        return repr(type) if problem_of(type) else super().type(type)
+
+    def attr(self, op: Op, key: str, attr: Attr) -> str:
+        return super().attr(op, key, attr) if is_attr(attr) else repr(attr)

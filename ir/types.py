@@ -70,6 +70,25 @@ def tensor(dtype: DType, *shape: Dim | str) -> TensorType:
     return TensorType(dtype, tuple(Sym(d) if isinstance(d, str) else d for d in shape))
 
 
+def problem_of(type: object) -> str:
+    """What is wrong with something that should be a type; empty if it is one."""
+    if isinstance(type, SequenceType | OptionalType):
+        return problem_of(type.element)
+    if not isinstance(type, TensorType | UnrankedTensor):
+        return f"no type but {type!r}"
+    if not isinstance(type.dtype, DType):
+        return f"element type {type.dtype!r}"
+    if isinstance(type, TensorType):
+        if not isinstance(type.shape, tuple):
+            return f"a shape that is a {type.shape.__class__.__name__}"
+        for size in type.shape:
+            if not _dims.is_dim(size):
+                return f"size {size!r} ({size.__class__.__name__}) in its shape"
+            if isinstance(size, int) and size < 0:
+                return f"size {size} in its shape"
+    return ""
+
+
 def unify(a: Type, b: Type) -> Type | None:
     """The more exact of two descriptions of one value; None if they contradict each other."""
     if isinstance(a, TensorType) and isinstance(b, TensorType):

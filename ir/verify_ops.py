@@ -5,40 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from . import dims
-from .constants import Constant
-from .core import TERMINATOR, Attr, Constants, Floats, Graph, Ints, Op, Strings, Types, Value
+from .core import TERMINATOR, Graph, Op, Value, is_attr
 from .errors import MlcError
 from .survey import Fault, Survey
-from .types import OptionalType, SequenceType, TensorType, Type, UnrankedTensor, compatible
-
-_PLAIN = frozenset((int, float, str, bytes, TensorType, UnrankedTensor, SequenceType, OptionalType))
-_ITEMS: dict[type, tuple[type, ...]] = {
-    Ints: (int,),
-    Floats: (float,),
-    Strings: (str, bytes),
-    Constants: (Constant,),
-    Types: (TensorType, UnrankedTensor, SequenceType, OptionalType),
-}
+from .types import TensorType, Type, UnrankedTensor, compatible
 
 
 def attributes(survey: Survey) -> Iterator[Fault]:
     """Attributes are plain immutable data of the kinds in `Attr` (a bool or a numpy number is not)."""
     for op in survey.ops:
         for name, attr in op._attrs.items():
-            if not name or not _is_attr(attr):
+            if not name or not is_attr(attr):
                 kind = attr.__class__.__name__
                 message = f"attribute {name!r} of {op.kind} is {attr!r} ({kind})"
                 yield Fault(message, op, "int, float, str, bytes, Constant, a type, Ints, Floats, Strings, ...")
-
-
-def _is_attr(attr: Attr) -> bool:
-    kind = type(attr)
-    if kind in _PLAIN:
-        return True
-    members = _ITEMS.get(kind)
-    if members is None:
-        return isinstance(attr, Constant)
-    return all(type(item) in members for item in attr)  # type: ignore[union-attr]
 
 
 def mlc_operators(survey: Survey) -> Iterator[Fault]:
@@ -217,7 +197,7 @@ def result_types(survey: Survey) -> Iterator[Fault]:
 INVARIANTS: tuple[tuple[str, Callable[[Survey], Iterator[Fault]]], ...] = (
     ("attributes", attributes),
     ("mlc-operators", mlc_operators),
-    ("bodies", bodies),
     ("quantization", quantization),
     ("result-types", result_types),
+    ("bodies", bodies),
 )

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 
 from .constants import ArrayPayload, FilePayload, PackedPayload
 from .core import Value
-from .dims import Dim, Div, Expr, Sym
-from .dtypes import DType
+from .dims import Dim, is_dim
 from .survey import Fault, Survey
-from .types import OptionalType, SequenceType, TensorType, Type, UnrankedTensor, compatible
+from .types import TensorType, Type, UnrankedTensor, compatible, problem_of
 
 _COUNTING = ("int", "uint", "bool", "float")  # a size may be cast to float on its way
 _MAX_ELEMENTS = 64  # of a tensor whose elements are known
@@ -17,15 +16,11 @@ _MAX_ELEMENTS = 64  # of a tensor whose elements are known
 
 def typed_values(survey: Survey) -> Iterator[Fault]:
     """Every value has a well-formed type, and known elements that fit it."""
-    sound: set[Type] = set()  # types seen before; most values share theirs with others
     for value in survey.values:
-        if value.type not in sound:
-            problem = _type_problem(value.type)
-            if problem:
-                yield Fault(f"value {value.name!r} has {problem}", value.op, "a type with sizes >= 0", _where(value))
-                continue
-            sound.add(value.type)
-        if value.dims is not None:
+        problem = problem_of(value.type)
+        if problem:
+            yield Fault(f"value {value.name!r} has {problem}", value.op, "a type with sizes >= 0", _where(value))
+        elif value.dims is not None:
             problem = _elements_problem(value.type, value.dims)
             if problem:
                 expected = f"known elements only of tensors of numbers of rank <= 1 with <= {_MAX_ELEMENTS} elements"
@@ -36,32 +31,10 @@ def _where(value: Value) -> str:
     return str(value.op.loc) if value.op is not None else f"value {value.name!r}"
 
 
-def _is_dim(dim: object) -> bool:
-    return type(dim) is int or isinstance(dim, Sym | Div | Expr)
-
-
-def _type_problem(type: object) -> str:
-    if isinstance(type, SequenceType | OptionalType):
-        return _type_problem(type.element)
-    if not isinstance(type, TensorType | UnrankedTensor):
-        return f"no type but {type!r}"
-    if not isinstance(type.dtype, DType):
-        return f"element type {type.dtype!r}"
-    if isinstance(type, TensorType):
-        if not isinstance(type.shape, tuple):
-            return f"a shape that is a {type.shape.__class__.__name__}"
-        for size in type.shape:
-            if not _is_dim(size):
-                return f"size {size!r} ({size.__class__.__name__}) in its shape"
-            if isinstance(size, int) and size < 0:
-                return f"size {size} in its shape"
-    return ""
-
-
 def _elements_problem(type: Type, elements: tuple[Dim, ...]) -> str:
     if not isinstance(type, TensorType):
         return "" if isinstance(type, UnrankedTensor) else f"of type {type} has known elements"
-    if not all(map(_is_dim, elements)):
+    if not all(map(is_dim, elements)):
         return f"has elements {elements!r} that are no sizes"
     if type.rank > 1 or type.dtype.kind not in _COUNTING or len(elements) > _MAX_ELEMENTS:
         return f"of type {type} has {len(elements)} known elements"
