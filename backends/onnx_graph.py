@@ -33,13 +33,10 @@ def light_proto(module: Module) -> tuple[ModelProto, Stubs]:
     """The model with stubs for its large constants, and the constants by the stubs' names."""
     writer = _Writer(module)
     meta = module.meta
-    proto = ModelProto(
-        producer_name=meta.producer_name,
-        producer_version=meta.producer_version,
-        domain=meta.domain,
-        model_version=meta.model_version,
-        doc_string=meta.doc,
-    )
+    proto = ModelProto(producer_name=meta.producer_name, producer_version=meta.producer_version)
+    for field, known in (("domain", meta.domain), ("model_version", meta.model_version), ("doc_string", meta.doc)):
+        if known:
+            setattr(proto, field, known)
     proto.opset_import.append(onnx.helper.make_opsetid("", module.opset))
     for domain in sorted({op.domain for op in module.walk()} - {""}):
         proto.opset_import.append(onnx.helper.make_opsetid(domain, module.opsets.get(domain, 1)))
@@ -79,7 +76,8 @@ class _Writer:
     def graph(self, graph: Graph, proto: GraphProto) -> None:
         main = graph is self.module.graph
         proto.name = graph.name or "graph"
-        proto.doc_string = graph.doc
+        if graph.doc:
+            proto.doc_string = graph.doc
         for value in graph.inputs:
             proto.input.append(self._info(value, self._names[value], always=main))
             if main and value.name in self.module.defaults:
@@ -94,7 +92,8 @@ class _Writer:
             name = self._output(graph, proto, value, label, handed)
             handed.add(name)
             info = self._info(value, name, always=main)
-            info.doc_string = graph.output_docs.get(label, "")
+            if label in graph.output_docs:
+                info.doc_string = graph.output_docs[label]
             proto.output.append(info)
         self._value_info(graph, proto)
 
@@ -125,7 +124,9 @@ class _Writer:
                 proto.value_info.append(self._info(value, name))
 
     def _info(self, value: Value, name: str, *, always: bool = False) -> ValueInfoProto:
-        info = ValueInfoProto(name=name, doc_string=value.doc)
+        info = ValueInfoProto(name=name)
+        if value.doc:
+            info.doc_string = value.doc
         if value.declared is not None or always:
             info.type.CopyFrom(written_type(value.declared or value.type))
         return info
@@ -148,7 +149,11 @@ class _Writer:
                 where=str(op.loc),
                 help="legalize the module for a target first",
             )
-        node = NodeProto(op_type=op.op_type, domain=op.domain, overload=op.overload, doc_string=op.doc)
+        # An empty text that is set explicitly takes bytes in the file.
+        node = NodeProto(op_type=op.op_type)
+        for field, text in (("domain", op.domain), ("overload", op.overload), ("doc_string", op.doc)):
+            if text:
+                setattr(node, field, text)
         if op.name:
             node.name = self._node_name(op.name)
         node.input.extend("" if v is None else self._names[v] for v in op.operands)
