@@ -37,7 +37,7 @@ def light_proto(module: Module) -> tuple[ModelProto, Stubs]:
     for field, known in (("domain", meta.domain), ("model_version", meta.model_version), ("doc_string", meta.doc)):
         if known:
             setattr(proto, field, known)
-    proto.opset_import.append(onnx.helper.make_opsetid("", module.opset))
+    proto.opset_import.add(version=module.opset)
     for domain in sorted({op.domain for op in module.walk()} - {""}):
         proto.opset_import.append(onnx.helper.make_opsetid(domain, module.opsets.get(domain, 1)))
     writer.graph(module.graph, proto.graph)
