@@ -33,7 +33,7 @@ def valued(rule: Infer, fold: Fold) -> Infer:
         kind = found[0].type
         if not isinstance(kind, TensorType) or kind.rank > 1 or not isinstance(kind.elements, int):
             return found
-        if kind.elements > MAX_ELEMENTS or not _is_shape_like(op):
+        if kind.elements > MAX_ELEMENTS:
             return found
         made = fold(op)
         if made is not None and len(made) == kind.elements:
@@ -57,6 +57,8 @@ def elementwise(function: Callable[..., Dim | None]) -> Fold:
     """A fold that applies `function` to the elements of all operands, with broadcasting."""
 
     def fold(op: Op) -> Elements | None:
+        if not _is_shape_like(op):
+            return None
         given = [elements(v) for v in op.operands if v is not None]
         known = [g for g in given if g is not None]
         return _mapped(function, known) if len(known) == len(given) else None

@@ -27,6 +27,7 @@ from . import shape_window as window
 from .opdef import CostRule, Infer, OpDef, Reference, Trait
 from .reference_norm import group_norm
 from .reference_optional import has_element, held
+from .reference_pad import pad
 from .shape_values import Fold, valued
 from .value_movement import moved
 
@@ -126,7 +127,7 @@ _ROWS: tuple[OpDef, ...] = (
     _row("Split", value.with_parts(move.split), _V),
     _row("Expand", move.expand, _V, fold=moved),
     _row("Tile", move.tile, _V, fold=moved),
-    _row("Pad", move.pad, _V),
+    _row("Pad", move.pad, _V, reference=pad),
     _row("DepthToSpace", move.depth_to_space, _V),
     _row("SpaceToDepth", move.space_to_depth, _V),
     _row("Slice", index.slice_, _V, fold=moved),

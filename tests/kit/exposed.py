@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 from onnx import ValueInfoProto
-from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime import GraphOptimizationLevel as Level
+from onnxruntime import InferenceSession, SessionOptions
 
 from mlc.backends.onnx import to_proto
 from mlc.ir import dims
