@@ -24,7 +24,8 @@ class OpSite:
     @cached_property
     def names(self) -> tuple[str, ...]:
         constants = [v.name for v in self.op.operands if v is not None and v.constant is not None]
-        return tuple(dict.fromkeys(filter(None, (self.op.name, self.op.loc.origin, *constants))))
+        own = self.op.name or self.op.loc.origin  # what a scope knows the operator by comes first
+        return tuple(dict.fromkeys((own, *filter(None, (self.op.loc.origin, *constants)))))
 
     @cached_property
     def properties(self) -> dict[str, float | str]:

@@ -150,7 +150,8 @@ class Scope:
         return self.on is not None
 
     def allows(self, op: Op) -> bool:
-        return (self.on is None or op.name in self.on) and op.name not in self.but
+        name = op.name or op.loc.origin  # a node without a name goes by where it comes from
+        return (self.on is None or name in self.on) and name not in self.but
 
     def allows_group(self, producers: Iterable[Op]) -> bool:
         return all(self.allows(op) for op in producers)

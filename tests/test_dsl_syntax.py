@@ -31,17 +31,20 @@ def test_grammar_is_lalr_in_strict_mode() -> None:
         lark.Lark(clash, parser="lalr", start=["oneliner", "file"], strict=True)
 
 
+@settings(deadline=None)
 @given(recipes.programs)
 def test_parse_inverts_print_for_recipes(program: ast.Program) -> None:
     assert parse(to_text(program)) == program
     assert parse(layout(program)) == program
 
 
+@settings(deadline=None)
 @given(recipes.files)
 def test_parse_inverts_print_for_files(file: ast.File) -> None:
     assert parse_file(to_text(file)) == file
 
 
+@settings(deadline=None)
 @given(recipes.expressions, recipes.expressions, recipes.expressions)
 def test_then_and_or_else_are_associative(a: ast.Expr, b: ast.Expr, c: ast.Expr) -> None:
     for join in (ast.chain, ast.choice):
@@ -135,7 +138,7 @@ def _read(read: Callable[[str], ast.Program | ast.File], text: str) -> tuple[Dia
     return ()
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40) | st.lists(_snippets, max_size=14).map(" ".join))
 def test_any_text_is_a_recipe_or_a_clear_error(text: str) -> None:
     for read in (parse, parse_file):
