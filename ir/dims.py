@@ -68,7 +68,8 @@ class Sym(_DimBase):
         return Sym, (self.name,)
 
     def __repr__(self) -> str:
-        return self.name if _IDENTIFIER.fullmatch(self.name) else json.dumps(self.name, ensure_ascii=False)
+        plain = _IDENTIFIER.fullmatch(self.name) or _FRESH.fullmatch(self.name)
+        return self.name if plain else json.dumps(self.name, ensure_ascii=False)
 
 
 class Div(_DimBase):
