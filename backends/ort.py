@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto
 
 from ..ir.core import Module
+from ..ir.dtypes import DType
 from ..ir.errors import Code, MlcError, error
 
 _FATAL = 4  # log severity: what goes wrong is raised
@@ -45,6 +48,7 @@ class Session:
         self._session = _open(model, options, self.name)
         self.inputs: dict[str, ort.NodeArg] = {i.name: i for i in self._session.get_inputs()}
         self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
+        self._exotic = any(t in _EXOTIC_TYPES for t in self.output_types.values())
 
     @property
     def input_types(self) -> dict[str, str]:
@@ -71,7 +75,11 @@ class Session:
             )
         wanted = list(self.output_names if outputs is None else outputs)
         try:
-            found = self._session.run(wanted, {name: _fed(value) for name, value in feeds.items()})
+            if self._exotic or any(_exotic(value) is not None for value in feeds.values()):
+                values = {name: _ort_value(value) for name, value in feeds.items()}
+                found = [_array(v) for v in self._session.run_with_ort_values(wanted, values)]
+            else:
+                found = self._session.run(wanted, {name: _fed(value) for name, value in feeds.items()})
         except _FAILURES as reason:
             raise error(
                 Code.BAD_DATA if _is_feed_error(reason) else Code.RUNTIME,
@@ -107,6 +115,36 @@ def _open_module(module: Module, options: ort.SessionOptions, name: str) -> Any:
 def _fed(value: Any) -> Any:
     """Feeds as the runtime takes them: arrays in C order; text, lists (sequences) and None as they are."""
     return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
+
+
+#: Element types that the runtime has and numpy has not: handed over as raw bits.
+_EXOTIC = {d.numpy: d for d in DType if d.is_float and d.bits in (8, 16) and d is not DType.F16}
+_EXOTIC_TYPES = {
+    f"tensor({name})": d for d in _EXOTIC.values() for name in (TensorProto.DataType.Name(d.onnx).lower(),)
+}
+
+
+def _exotic(value: Any) -> DType | None:
+    return _EXOTIC.get(value.dtype) if isinstance(value, np.ndarray) else None
+
+
+def _ort_value(value: Any) -> Any:
+    array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+    dtype = _exotic(array)
+    if dtype is None:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    bits = array.view(np.uint8 if dtype.bits == 8 else np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, dtype.onnx)
+
+
+def _array(value: Any) -> Any:
+    """The result as an array of its own."""
+    dtype = _EXOTIC_TYPES.get(value.data_type())
+    if dtype is None:
+        return value.numpy()
+    size = value.tensor_size_in_bytes()
+    bits = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(bits, dtype.numpy).reshape(value.shape())
 
 
 _STATE = ort.capi.onnxruntime_pybind11_state
