@@ -7,7 +7,7 @@ activations, and compared with the reference implementation of the operator tabl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from ..ir.evaluate import evaluate_op
 from ..ir.infer import infer_module
 from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
+from ..ir.rewrite import Rewriter
 from ..ir.types import TensorType
 from .agreement import AgreementMeter
 from .ort import Session
 
 _UNKNOWN_SIZE = 4
+_ROWS = 256
+_ROW_KINDS = frozenset({"com.microsoft::MatMulNBits", "com.microsoft::GatherBlockQuantized"})
+_WIDTHS = {"com.microsoft::MatMulNBits": "N"}  # the attribute that counts the rows
 _LIMIT = 0.999  # 8-bit activations inside a kernel (accuracy level 4) stay above this cosine
 
 
@@ -35,7 +39,8 @@ def check_changed_ops(module: Module, *, seed: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind, op in sorted(_smallest(module).items()):
         alone, feeds = _alone(op, module, np.random.default_rng(seed))
-        reference = evaluate_op(op, [_array(v, feeds, module) for v in op.operands], module=module)
+        (twin,) = alone.graph.ops
+        reference = evaluate_op(twin, [_array(v, feeds) for v in twin.operands], module=alone)
         meter = AgreementMeter()
         names = [v.name for v in op.results]
         meter.update(dict(zip(names, reference)), Session(alone).run(feeds))
@@ -73,13 +78,16 @@ def _alone(op: Op, module: Module, rng: np.random.Generator) -> tuple[Module, di
     for value in dict.fromkeys(v for v in op.operands if v is not None):
         constant = _folded(value, module)
         if constant is not None:
-            mapping[value] = alone._add_constant(value.name, constant)
+            mapping[value] = alone._add_constant(value.name, _first_rows(op, constant))
         else:
             feeds[value.name] = _random(value, op, sizes, rng)
             mapping[value] = Value(_static(value, sizes), value.name)
             graph._add_input(mapping[value])
     twin = clone_op(op, mapping)
     graph._insert(twin)
+    width = _WIDTHS.get(op.kind)
+    if width is not None and isinstance(op.attrs[width], int):
+        Rewriter(alone).set_attr(twin, width, min(_ROWS, cast(int, op.attrs[width])))
     for result in twin.results:
         graph._add_output(result, result.name)
         result.declared = None
@@ -96,6 +104,18 @@ def _folded(value: Value, module: Module) -> Constant | None:
         return None
     arrays = [None if c is None else c.array() for c in operands]
     return Constant.of(evaluate_op(value.op, arrays, module=module)[value.index])
+
+
+def _first_rows(op: Op, constant: Constant) -> Constant:
+    """The first rows of a constant, where every constant of an operator has one row per output column or table row:
+    what holds for them holds for all, and a whole table would be widened in memory."""
+    if op.kind not in _ROW_KINDS or constant.type.rank < 1 or constant.shape[0] <= _ROWS:
+        return constant
+    columns = cast(int, op.attrs[_WIDTHS[op.kind]]) if op.kind in _WIDTHS else constant.shape[0]
+    if columns <= _ROWS:
+        return constant
+    shape = (constant.shape[0] // columns * _ROWS, *constant.shape[1:])  # flat scales have some elements a row
+    return Constant.of(constant.flat(0, int(np.prod(shape))).reshape(shape), constant.dtype)
 
 
 def _static(value: Value, sizes: dict[str, int]) -> TensorType:
@@ -122,12 +142,11 @@ def _random(value: Value, op: Op, sizes: dict[str, int], rng: np.random.Generato
         return rng.standard_normal(shape).astype(kind.dtype.numpy)
     table = op.operand(0)  # integers here are indices into the first operand's rows, or quantized activations
     rows = table.type.shape[0] if table is not None and isinstance(table.type, TensorType) and table.type.rank else 2
-    high = rows if isinstance(rows, int) and table is not value else 127
+    high = min(rows, _ROWS) if isinstance(rows, int) and table is not value else 127
     return rng.integers(0, high, shape).astype(kind.dtype.numpy)
 
 
-def _array(value: Value | None, feeds: Mapping[str, Any], module: Module) -> Any:
+def _array(value: Value | None, feeds: Mapping[str, Any]) -> Any:
     if value is None:
         return None
-    constant = _folded(value, module)
-    return constant.array() if constant is not None else feeds[value.name]
+    return value.constant.array() if value.constant is not None else feeds[value.name]

@@ -30,6 +30,9 @@ from .weights import BLOCK_AXES, Reader, Weight, block_axis, describe, float_wei
 
 #: Bytes of names, shapes and nodes that a quantized weight adds to a file.
 _OVERHEAD = 512
+#: The least share of the model's weights that a site must save. A row that every sample reads (a token type) costs more
+#: than its bytes are worth: its error adds up instead of averaging out.
+_LEAST_SHARE = 1e-4
 _SAMPLE = 1 << 16  # elements that the error in a plan is estimated from
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
 ACCURACY = "mlc.accuracy_level"
@@ -85,8 +88,9 @@ class Int4(Pass):
     def plan(self, module: Module, ctx: Context) -> Int4Plan:
         sites: list[Int4Site] = []
         skipped = list(_without_weights(module, ctx))
+        total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
         for weight in float_weights(module):
-            found = self._decide(weight, ctx)
+            found = self._decide(weight, ctx, total)
             if isinstance(found, Int4Site):
                 sites.append(found)
             else:
@@ -100,7 +104,7 @@ class Int4(Pass):
             )
         return Int4Plan(tuple(skipped), _notes(sites), tuple(sites))
 
-    def _decide(self, weight: Weight, ctx: Context) -> Int4Site | list[Skipped]:
+    def _decide(self, weight: Weight, ctx: Context, total: int) -> Int4Site | list[Skipped]:
         constant = weight.value.constant
         assert constant is not None
         problems = [self._problem(r, constant, ctx) for r in weight.readers]
@@ -114,7 +118,7 @@ class Int4(Pass):
         axis = axes.pop()
         assert isinstance(axis, int)
         site = self._site(weight, constant, axis)
-        problem = site if isinstance(site, _Problem) else _gain(site)
+        problem = site if isinstance(site, _Problem) else _gain(site, total)
         if problem is not None:
             return [Skipped(r.site, problem.code, problem.why, problem.what_to_do) for r in notable]
         assert isinstance(site, Int4Site)
@@ -252,10 +256,16 @@ def _bytes_after(shape: tuple[int, ...], spec: QSpec, scale: DType) -> int:
     return groups * (spec.block + scale.bits // 4 + (0 if spec.symmetric else 1)) // 2
 
 
-def _gain(site: Int4Site) -> _Problem | None:
-    if site.bytes_after < site.bytes_before:
-        return None
-    return _Problem(SkipCode.TOO_SMALL, f"{site.bytes_before} bytes now, {site.bytes_after} with scales and padding")
+def _gain(site: Int4Site, total: int) -> _Problem | None:
+    """Why a site is not worth it, given the bytes of all weights."""
+    saved = site.bytes_before - site.bytes_after
+    if saved <= 0:
+        return _Problem(
+            SkipCode.TOO_SMALL, f"{site.bytes_before} bytes now, {site.bytes_after} with scales and padding"
+        )
+    if saved < _LEAST_SHARE * total:
+        return _Problem(SkipCode.TOO_SMALL, f"it would save {saved} bytes, less than {_LEAST_SHARE:.2%} of the weights")
+    return None
 
 
 def _sampled_error(constant: Constant, spec: QSpec, scale: DType) -> float:
