@@ -1,0 +1,44 @@
+"""docs/recipes.md is true: its recipes run with the registered passes, its tables name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlc.dsl.metrics import METRICS
+from mlc.dsl.names import standard
+from mlc.dsl.quantity import UNITS
+from mlc.dsl.recipe import Recipe
+from mlc.dsl.selectors import PROPERTIES
+from mlc.ir.errors import MlcError
+
+PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def _blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("text", _blocks("recipe"))
+def test_each_recipe_of_the_page_can_be_executed(text: str) -> None:
+    assert Recipe.parse(text).steps
+
+
+def test_the_file_of_the_page_can_be_executed() -> None:
+    (text,) = _blocks("file")
+    for name in ("small", "smaller"):
+        assert Recipe.parse(text, choose=name).limits
+
+
+def test_tables_are_complete() -> None:
+    for word in (*METRICS, *filter(None, UNITS), *PROPERTIES, *standard()):
+        assert re.search(rf"[`, ]{re.escape(word)}[`, .;]", PAGE), word
+
+
+def test_the_error_of_the_page_is_what_is_said() -> None:
+    with pytest.raises(MlcError) as caught:
+        Recipe.parse("prun + int4(blok=64)", name="--recipe")
+    shown = PAGE.split("what to do:\n\n", 1)[1]
+    assert "\n".join(line.removeprefix("    ") for line in shown.rstrip().splitlines()) == str(caught.value)
