@@ -77,6 +77,7 @@ class SkipCode(enum.Enum):
     SCOPE = "scope"
     NO_DATA = "no-data"
     CONTROL_FLOW = "control-flow"
+    NOT_FOLLOWED = "not-followed"
     NOT_CONSTANT = "not-constant"
     SHARED = "shared"
     GROWS = "grows"

@@ -19,12 +19,18 @@ Scores = np.ndarray[Any, np.dtype[np.float64]]
 _ROWS_BYTES = 64 << 20
 
 
-def site_slices(module: Module, axes: Axes, c: AxisClass) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def site_slices(
+    module: Module, axes: Axes, c: AxisClass
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """For every weight axis in which the class occurs: (energy-ready matrix pieces) as (matrix, unit of each row).
 
     The axis comes first; vectors are used only where a group has nothing else.
     """
-    values = [v for v in constants_of(module, c) if v.constant is not None and v.constant.dtype.kind in ("float", "int", "uint")]
+    values = [
+        v
+        for v in constants_of(module, c)
+        if v.constant is not None and v.constant.dtype.kind in ("float", "int", "uint")
+    ]
     matrices = [v for v in values if v.constant is not None and len(v.constant.shape) >= 2]
     for value in matrices or values:
         assert value.constant is not None

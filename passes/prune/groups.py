@@ -50,8 +50,11 @@ class Group:
         return ", ".join(dict.fromkeys(op.name for op in self.producers)) or self.axis_class.sites[0].constant
 
 
-def find_groups(module: Module, axes: Axes, scope: Scope) -> tuple[list[Group], list[Skipped]]:
-    """Every group that may be pruned, in order of first use, and every other class of weights with the reason."""
+def find_groups(module: Module, axes: Axes, scope: Scope, *, nested: bool = False) -> tuple[list[Group], list[Skipped]]:
+    """Every group that may be pruned, in order of first use, and every other class of weights with the reason.
+
+    `nested`: also the inner ones of groups that lie inside each other in one axis.
+    """
     holders = _holders(module, axes)
     groups: list[Group] = []
     skipped: list[Skipped] = []
@@ -65,8 +68,10 @@ def find_groups(module: Module, axes: Axes, scope: Scope) -> tuple[list[Group], 
             groups.append(group)
         elif c.pin is None or c.pin.code not in _ORDINARY:
             skipped.append(reason)
-    kept, nested = _outermost(module, axes, groups)
-    return kept, skipped + nested
+    if nested:
+        return groups, skipped
+    kept, inner = _outermost(module, axes, groups)
+    return kept, skipped + inner
 
 
 #: Pins that say what every model has: a kernel's taps, the interface, shape lists. Not worth a line each.

@@ -19,6 +19,7 @@ from .allocate import ALLOCATIONS
 from .criteria import CRITERIA
 from .groups import Group, find_groups
 from .lossless import Round, find_rounds, replay
+from .ranges import parse_ranges, ranges
 from .surgery import remove_units
 
 STRONGEST = 0.95  # the ratio at strength 1
@@ -103,7 +104,7 @@ class Prune(Pass):
 
     def _plan_exact(self, module: Module, groups: list[Group], skipped: list[Skipped], ctx: Context) -> PrunePlan:
         twin = module.clone()
-        rounds, opaque = find_rounds(twin, ctx.scope)
+        rounds, opaque = find_rounds(twin, ctx.scope, self.name)
         plan = PrunePlan((*skipped, *opaque), ("only units that change no output were looked for",), rounds=rounds)
         return _with_totals(plan, module, twin)
 
@@ -120,7 +121,8 @@ class Prune(Pass):
         before = {g.id: _bytes(rw.module, g) for g in plan.groups}
         remove_units(rw, axes, kept)
         return [
-            Done(g.site, f"{g.before} units", f"{g.after} units", before[g.id] - _bytes(rw.module, g)) for g in plan.groups
+            Done(g.site, f"{g.before} units", f"{g.after} units", before[g.id] - _bytes(rw.module, g))
+            for g in plan.groups
         ]
 
 
@@ -145,7 +147,9 @@ def _group_plan(g: Group, kept: Index, scores: np.ndarray) -> GroupPlan:  # type
 
 
 def _too_small(g: Group) -> Skipped:
-    return Skipped(f"{g.site}:{g.axis_class.name}", SkipCode.TOO_SMALL, f"{g.size} units: the ratio rounds to none of them")
+    return Skipped(
+        f"{g.site}:{g.axis_class.name}", SkipCode.TOO_SMALL, f"{g.size} units: the ratio rounds to none of them"
+    )
 
 
 def _stuck(g: Group, refusal: CannotResize) -> Skipped:
@@ -173,18 +177,3 @@ def _text(dim: _dims.Dim) -> str:
 
 def _bytes(module: Module, g: GroupPlan) -> int:
     return sum(c.nbytes for name in g.constants if (c := module.constants[name].constant) is not None)
-
-
-def ranges(units: Index) -> str:
-    """Increasing numbers as text: "3, 8-11"."""
-    runs = np.split(units, np.nonzero(np.diff(units) != 1)[0] + 1) if len(units) else []
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
-
-
-def parse_ranges(text: str) -> Index:
-    """The inverse of `ranges`."""
-    found: list[int] = []
-    for run in filter(None, text.split(", ")):
-        first, _, last = run.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return np.array(found, np.int64)
