@@ -25,6 +25,8 @@ app = typer.Typer(
     help="mlc compiles trained neural networks into smaller, faster ones.",
 )
 
+_INTERRUPTED = 130  # typer turns Ctrl-C into this status
+
 Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_default=False)]
 Recipe = Annotated[
     str, typer.Option("--recipe", "-r", help="steps joined by '+', or a file: recipe.mlc[:name]", show_default=False)
@@ -264,19 +266,23 @@ def run(arguments: list[str]) -> int:
     """The exit status of one command line. A user's mistake never shows a traceback."""
     try:
         status = app(arguments, prog_name="mlc", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        return _interrupted() if status == _INTERRUPTED else int(status or 0)
     except typer.TyperException as mistake:
         usage = Diagnostic(Code.USAGE, mistake.format_message(), help="see mlc --help")
         return _fail(MlcError(usage))
     except MlcError as mistake:
         return _fail(mistake)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted: nothing was written", err=True)
-        return 130
+        return _interrupted()
     except MemoryError:
         return _fail(
             errors.ResourceError(Diagnostic(Code.OUTPUT, "out of memory", help="lower --max-memory, or --check fast"))
         )
+
+
+def _interrupted() -> int:
+    typer.echo("interrupted: nothing was written", err=True)
+    return _INTERRUPTED
 
 
 def _fail(mistake: MlcError) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _SHOWN_SKIPS = 6
 _LOG_WIDTH = 160
+_LONGEST_EXPRESSION = 20
 
 Report = dict[str, Any]
 
@@ -56,7 +57,7 @@ def size(count: float) -> str:
 def count(number: float | str | None) -> str:
     """A count for people: `4.1 G`; symbolic counts as they are."""
     if number is None or isinstance(number, str):
-        return number or "-"
+        return number if number and len(number) <= _LONGEST_EXPRESSION else "symbolic" if number else "-"
     for unit in ("", " k", " M", " G", " T"):
         if abs(number) < 1000 or unit == " T":
             return f"{number:.0f}{unit}" if unit == "" else f"{number:.1f}{unit}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from kit.broken_models import BROKEN
+from kit.broken_models import BROKEN, Broken
 from onnx import TensorProto, helper, numpy_helper
 
 from mlc.cli import run
@@ -17,7 +17,7 @@ RECIPES = {
     "prun+int4": "unknown step 'prun'",
     "prune++int4": "unexpected",
     "prune+": "unexpected end",
-    "": "unexpected end",
+    "": "the recipe is empty",
     "prune(150%)": "150%",
     "prune(ratio=-5%)": "out of range",
     "prune(ratio=50ms)": "'prune.ratio'",
@@ -28,7 +28,7 @@ RECIPES = {
     "int4(block=33)": "'int4.block'",
     "int4(block=32.5)": "'int4.block'",
     "int4(symmetric=maybe)": "'int4.symmetric'",
-    "int4+prune(50%)": "write prune before int4",
+    "int4+prune(50%)": "write prune + int4",
     'int4 on "no.such.layer"': "no.such.layer",
     'int4 except "no.such.layer"': "no.such.layer",
     "int4 on Convolution": "Convolution",
@@ -91,12 +91,13 @@ def test_recipes(recipe: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     assert RECIPES[recipe] in message
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_models(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = BROKEN[name](tmp_path)
+@pytest.mark.parametrize("case", BROKEN, ids=lambda c: c.name)
+def test_models(case: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = case.write(tmp_path)
     out = tmp_path / "out.mlc"
     message = refused(["compile", str(path), "--recipe", "simplify", "-o", str(out)], capsys, tmp_path)
     assert message.count("error[E") == 1
+    assert f"error[{case.code}]" in message
 
 
 @pytest.mark.parametrize(

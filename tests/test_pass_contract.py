@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ def test_every_registered_pass_is_complete() -> None:
         assert found.__doc__
         assert found.effect in (EXACT, LOSSY) or isinstance(found.effect, Effect)
         assert all(after in registry.names() for after in found.after), found.after
-        for field in found.__dataclass_fields__.values():
+        for field in dataclasses.fields(found):
             assert field.metadata["doc"], f"{name}.{field.name} has no documentation"
             assert field.metadata["unit"]
 
