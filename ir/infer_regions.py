@@ -57,6 +57,7 @@ class _Carried:
         from .infer import refine
 
         self.formal = formal
+        self.before = formal.type
         self.type: Type = refine(formal, actual.type)
         self.widened: set[Sym] = set()
         self.dims = actual.dims
@@ -74,18 +75,26 @@ class _Carried:
 
     def _widen(self, op: Op, a: Type, b: Type) -> Type:
         if isinstance(a, TensorType) and isinstance(b, TensorType) and a.dtype is b.dtype and a.rank == b.rank:
-            return TensorType(a.dtype, tuple(self._widen_dim(x, y) for x, y in zip(a.shape, b.shape)))
+            return TensorType(a.dtype, tuple(self._widen_dim(i, *pair) for i, pair in enumerate(zip(a.shape, b.shape))))
         joined = OptionalType(a.element) if _is_optional_of(a, b) else types.join(a, b)
         if joined is None:
             raise broken(op, f"carried value {self.formal.name!r} is {a}, but the body yields {b}")
         return joined
 
-    def _widen_dim(self, a: Dim, b: Dim) -> Dim:
+    def _widen_dim(self, axis: int, a: Dim, b: Dim) -> Dim:
         if a == b or a in self.widened:
             return a
-        unknown = _dims.fresh()
+        unknown = self._earlier_symbol(axis, a) or _dims.fresh()
         self.widened.add(unknown)
         return unknown
+
+    def _earlier_symbol(self, axis: int, a: Dim) -> Sym | None:
+        """The unknown this axis was given by an earlier inference, so that inferring twice changes nothing."""
+        if not isinstance(self.before, TensorType) or axis >= self.before.rank:
+            return None
+        dim = self.before.shape[axis]
+        usable = isinstance(dim, Sym) and _dims.is_fresh(dim) and dim not in _dims.symbols(a)
+        return dim if usable and isinstance(dim, Sym) and dim not in self.widened else None
 
 
 def _is_optional_of(a: Type, b: Type) -> TypeGuard[OptionalType]:
