@@ -25,6 +25,8 @@ from ...ir.types import TensorType
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
 
 _OVERHEAD = 160  # bytes of the Cast and its names in a file
+#: The least share of the model's weights that a tensor must save: small ones (norms, biases) cost more than they save.
+_LEAST_SHARE = 1e-4
 _PIECE = 1 << 20
 _MOST = float(np.finfo(np.float16).max)
 _LEAST = float(np.finfo(np.float16).smallest_normal)
@@ -51,15 +53,21 @@ class Fp16(Pass):
     effect: ClassVar[Effect] = LOSSY
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "int4")
 
-    min_elements: int = option(256, unit="int", low=1, doc="smaller tensors stay: a Cast costs more than it saves")
+    min_elements: int = option(512, unit="int", low=1, doc="smaller tensors stay: a Cast costs what it saves")
 
     def plan(self, module: Module, ctx: Context) -> Fp16Plan:
         sites: list[Fp16Site] = []
         skipped: list[Skipped] = []
+        total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
         for value in module.constants.values():
             constant = value.constant
             assert constant is not None
-            if constant.dtype is not DType.F32 or constant.elements < self.min_elements:
+            if constant.dtype is not DType.F32 or constant.elements < self.min_elements or not value.uses:
+                continue
+            saved = constant.nbytes // 2 - _OVERHEAD
+            if saved < _LEAST_SHARE * total:
+                why = f"it would save {saved} bytes, less than {_LEAST_SHARE:.2%} of the weights"
+                skipped.append(Skipped(value.name, SkipCode.TOO_SMALL, why))
                 continue
             problem = _problem(value, ctx)
             if problem is not None:
