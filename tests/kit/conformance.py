@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+#: Kinds whose cases lie ready in files, and the generated ones (one or more for every operator), which take a while.
+STORED = ("simple", "pytorch-converted", "pytorch-operator")
+ALL = ("node", *STORED)
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,10 @@ class Case:
     atol: float
 
 
-@functools.cache
-def _tests() -> tuple[Any, ...]:
-    return tuple(t for kind in KINDS for t in load_model_tests(kind=kind))
-
-
-def names() -> list[str]:
-    return [t.name for t in _tests()]
-
-
-def cases(wanted: frozenset[str] | None = None) -> Iterator[Case]:
-    """Every data set of every case (of those named)."""
-    for test in _tests():
-        if wanted is None or test.name in wanted:
+def cases(kinds: Iterable[str] = ALL) -> Iterator[Case]:
+    """Every data set of every case of these kinds."""
+    for kind in kinds:
+        for test in load_model_tests(kind=kind):
             yield from _cases(test)
 
 
