@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from . import types
 from .constants import Constant
-from .core import Attr, Graph, Loc, Module, Op, Value
+from .core import Attr, Graph, Loc, Module, Op, Use, Value
 from .dims import Dim
 from .dtypes import DType
 from .errors import Code, MlcError, error
@@ -57,6 +57,7 @@ class Rewriter:
         self.changed = 0  # number of events so far
         self._listeners: list[Listener] = []
         self._names: _Names | None = None
+        self._handed_out: set[str] = set()  # names that `fresh_name` gave and nothing bears yet
         self._node_names: _Names | None = None
 
     def listen(self, listener: Listener) -> None:
@@ -109,7 +110,7 @@ class Rewriter:
         op.name = self.fresh_node_name(f"{base}__{self.by}" if self.by else base)
         for index, value in enumerate(made):
             wanted = names[index] if index < len(names) else (op.name if index == 0 else f"{op.name}_{index}")
-            value.name = self.fresh_name(wanted)
+            value.name = self._taken().reserve(wanted)
         graph._insert(op, anchor)
         self._emit(Event("insert", op=op))
         return op
@@ -176,13 +177,14 @@ class Rewriter:
         """Let every use of `old` (or those by the ops in `only`) read `new`.
 
         The two are taken to be equal at run time, so their types must agree, and `new` learns what was known of
-        `old`. With `retype` they may differ: then the caller re-types what follows.
+        `old`. With `retype` they may differ: then the caller re-types what follows. An output that passes an input on
+        under the input's own name goes on doing so (a file cannot say anything else).
         """
         assert old is not new, "a value cannot take its own place"
         if not retype:
             self._check_fit(old, new)
         allowed = None if only is None else set(only)
-        uses = [use for use in old.uses if allowed is None or use.op in allowed]
+        uses = [use for use in old.uses if (allowed is None or use.op in allowed) and not self._passes_on(use)]
         for use in uses:
             assert use.op.parent is not None
             self._check_readable(new, use.op.parent)
@@ -190,6 +192,11 @@ class Rewriter:
             self._refine(new, old, output=any(use.op is self.module.graph.ret for use in uses))
         for use in uses:
             self.set_operand(use.op, use.slot, new)
+
+    def _passes_on(self, use: Use) -> bool:
+        """Whether a use is an output of the model with the name of an input, which must be that input."""
+        graph = self.module.graph
+        return use.op is graph.ret and any(v.name == graph.output_names[use.slot] for v in graph.inputs)
 
     def _check_fit(self, old: Value, new: Value) -> None:
         if not types.compatible(old.type, new.type):
@@ -217,6 +224,7 @@ class Rewriter:
         if op.is_terminator:
             assert value is not None, "a graph's output cannot be left out"
             assert slot < len(op._operands), "the outputs of a graph are fixed"
+            assert not self._passes_on(Use(op, slot)), "an output with the name of an input is that input"
         if slot == len(op._operands):
             old = None
             op._append_operand(value)
@@ -242,7 +250,7 @@ class Rewriter:
     def body(self, arguments: Sequence[Type] = (), name: str = "body") -> Graph:
         """An empty graph with arguments of the given types, to be filled with `insert(..., before=graph)`, ended with
         `yields` and handed to `insert` as a region."""
-        return Graph(name, [Value(t, self.fresh_name(f"{name}_in{i}")) for i, t in enumerate(arguments)])
+        return Graph(name, [Value(t, self._taken().reserve(f"{name}_in{i}")) for i, t in enumerate(arguments)])
 
     def yields(self, graph: Graph, values: Sequence[Value]) -> Graph:
         """End a body under construction: its outputs."""
@@ -283,12 +291,13 @@ class Rewriter:
         self._emit(Event("retype", value=value))
 
     def rename(self, value: Value, name: str) -> None:
-        """Give a value a free name; constants keep their place under the new one."""
+        """Give a value a free name, or one from `fresh_name`; constants keep their place under the new one."""
         if name == value.name:
             return
         assert value.graph is not self.module.graph, "the names of the model's inputs are its interface"
         assert name, "a value has a name"
-        assert name not in self._taken().taken, f"the name {name!r} is taken"
+        assert name in self._handed_out or name not in self._taken().taken, f"the name {name!r} is taken"
+        self._handed_out.discard(name)
         if value.constant is not None:
             self.module.constants = {(name if v is value else n): v for n, v in self.module.constants.items()}
         value.name = name
@@ -302,7 +311,7 @@ class Rewriter:
         constant = data if isinstance(data, Constant) else Constant.of(data, dtype)
         if not constant.origin:
             constant.origin = self.by
-        value = self.module._add_constant(self.fresh_name(name), constant)
+        value = self.module._add_constant(self._taken().reserve(name), constant)
         from .infer import constant_dims
 
         value.dims = constant_dims(constant)
@@ -331,7 +340,9 @@ class Rewriter:
 
     def fresh_name(self, wanted: str) -> str:
         """`wanted`, or the first of `wanted_1`, `wanted_2`, ... that no value bears. Reserved at once."""
-        return self._taken().reserve(wanted)
+        name = self._taken().reserve(wanted)
+        self._handed_out.add(name)
+        return name
 
     def fresh_node_name(self, wanted: str) -> str:
         """The same for the names of nodes."""

@@ -80,7 +80,7 @@ def no_orphan_constants(survey: Survey) -> Iterator[Fault]:
 
 
 def outputs(survey: Survey) -> Iterator[Fault]:
-    """Every output is a value and has a name; the main graph's names differ."""
+    """Every output is a value and has a name; the main graph's names differ, and one that an input has is the input."""
     for graph in survey.graphs:
         where = f"graph {graph.name!r}"
         if None in graph.ret._operands:
@@ -92,6 +92,11 @@ def outputs(survey: Survey) -> Iterator[Fault]:
     for name in {n: None for n in names if names.count(n) > 1 or not n}:
         message = f"output name {name!r} is given to several outputs" if name else "an output has no name"
         yield Fault(message, survey.module.graph.ret, "outputs with names of their own")
+    inputs = {v.name: v for v in survey.module.graph.inputs}
+    for name, value in zip(names, survey.module.graph.outputs):
+        if inputs.get(name, value) is not value:
+            message = f"output {name!r} has the name of an input, but is {value.name!r}"
+            yield Fault(message, survey.module.graph.ret, "that input, or another name")
 
 
 def defaults(survey: Survey) -> Iterator[Fault]:

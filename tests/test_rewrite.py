@@ -206,6 +206,30 @@ def test_events_tell_all_that_happens(module: Module) -> None:
     assert rw.changed == len(heard) + 1
 
 
+def test_an_input_passed_on_stays_passed_on() -> None:
+    net = Net()
+    x = net.input("x", F32, 2)
+    module = net.done(x, net.op("Neg", [x]))
+    rw = Rewriter(module)
+    relu = rw.insert("Relu", [x], before=module.graph._first)  # type: ignore[arg-type]
+    rw.replace_uses(x, relu.result, only=[module.graph.ret, *(op for op in module.graph.ops if op.kind == "Neg")])
+    assert module.graph.outputs[0] is x
+    verify(module)
+    with pytest.raises(AssertionError, match="name of an input is that input"):
+        rw.set_operand(module.graph.ret, 0, relu.result)
+
+
+def test_a_name_asked_for_can_be_given(module: Module) -> None:
+    rw = Rewriter(module)
+    value = ops(module)[0].result
+    name = rw.fresh_name("w")
+    rw.rename(value, name)
+    assert value.name == name == "w_1"
+    with pytest.raises(AssertionError, match="is taken"):
+        rw.rename(ops(module)[1].result, name)
+    verify(module)
+
+
 def test_names_never_come_back(module: Module) -> None:
     rw = Rewriter(module)
     first = rw.constant(np.float32(1), "w")

@@ -207,6 +207,7 @@ BREAKS: list[tuple[str, Callable[[Module], None], str]] = [
     ("outputs", lambda m: m.graph.output_names.append("more"), "1 outputs have 2 names"),
     ("outputs", lambda m: m.graph._add_output(m.graph.inputs[0], m.graph.output_names[0]), "given to several outputs"),
     ("outputs", lambda m: m.graph.output_names.__setitem__(0, ""), "an output has no name"),
+    ("outputs", lambda m: m.graph.output_names.__setitem__(0, "x"), "output 'x' has the name of an input, but is"),
     ("defaults", lambda m: m.defaults.update(y=Constant.of(np.ones(2))), "'y', which is no input"),
     ("defaults", lambda m: m.defaults.update(x=Constant.of(np.ones(2))), "but its default is f64"),
     ("value-names", lambda m: set_types(find(m, "Abs").result, name="x"), "two values are called 'x'"),
