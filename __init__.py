@@ -23,7 +23,7 @@ _PUBLIC = {
     "load": ("mlc.compiler", "load"),
     "save": ("mlc.compiler", "save"),
     "Result": ("mlc.compiler", "Result"),
-    "Recipe": ("mlc.dsl", "Recipe"),
+    "Recipe": ("mlc.dsl.recipe", "Recipe"),
     "Module": ("mlc.ir.core", "Module"),
     "Context": ("mlc.passes.base", "Context"),
     "Pass": ("mlc.passes.base", "Pass"),

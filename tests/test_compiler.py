@@ -1,0 +1,229 @@
+"""Compilations from end to end: artifacts, reports, bounds, strength, determinism."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from kit.real import RealModel, real_models
+from onnx import TensorProto, helper, numpy_helper
+
+import mlc
+from mlc.backends.ort import Session
+from mlc.cli import run
+from mlc.ir.errors import MlcError
+
+
+def two_layers(folder: Path, *, width: int = 64, seed: int = 0) -> Path:
+    """x -> MatMul -> Add -> Relu -> MatMul -> y, `width` hidden units, half of them weak."""
+    rng = np.random.default_rng(seed)
+    strength = np.where(np.arange(width) % 2, 1.0, 0.02).astype(np.float32)
+    tensors = {
+        "fc1.weight": rng.standard_normal((64, width), dtype=np.float32) * strength / 8,
+        "fc1.bias": rng.standard_normal(width, dtype=np.float32) * strength,
+        "fc2.weight": rng.standard_normal((width, 10), dtype=np.float32) / 8,
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc1.weight"], ["h"], name="fc1"),
+        helper.make_node("Add", ["h", "fc1.bias"], ["b"], name="bias"),
+        helper.make_node("Relu", ["b"], ["r"], name="act"),
+        helper.make_node("MatMul", ["r", "fc2.weight"], ["y"], name="fc2"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [value("x", TensorProto.FLOAT, ["N", 64])],
+        [value("y", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(a, n) for n, a in tensors.items()],
+    )
+    path = folder / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def samples(folder: Path, count: int = 40) -> Path:
+    path = folder / "data.npz"
+    np.savez(path, x=np.random.default_rng(1).standard_normal((count, 64), dtype=np.float32))
+    return path
+
+
+def test_the_artifact_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    result = mlc.compile(source, "simplify + int4(block=64)", output=tmp_path / "out.mlc")
+    assert sorted(p.name for p in (tmp_path / "out.mlc").iterdir()) == [
+        "model.onnx",
+        "plan.json",
+        "recipe.mlc",
+        "report.json",
+    ]
+    report = json.loads((tmp_path / "out.mlc" / "report.json").read_text())
+    assert report == {"format": 1, **json.loads(json.dumps(result.report))}
+    assert report["status"] == "done"
+    assert report["size"]["artifact"] == (tmp_path / "out.mlc" / "model.onnx").stat().st_size
+    assert report["size"]["ratio"] < 0.6
+    assert report["checks"]["loads"] is True
+    assert report["checks"]["cosine"] > 0.98
+    assert [s["name"] for s in report["steps"]] == ["simplify", "int4"]
+    assert {d["site"] for d in report["steps"][1]["done"]}
+    assert report["measurements"]["environment"]["onnxruntime"]
+    metadata = onnx.load(tmp_path / "out.mlc" / "model.onnx").metadata_props
+    assert {p.key for p in metadata} >= {"mlc.version", "mlc.recipe", "mlc.source_sha256"}
+    again = mlc.Recipe.parse((tmp_path / "out.mlc" / "recipe.mlc").read_text())
+    assert [s.name for s in again.steps] == ["simplify", "int4"]
+
+
+def test_an_onnx_output_is_one_file_with_its_report(tmp_path: Path) -> None:
+    mlc.compile(two_layers(tmp_path), "fp16", output=tmp_path / "small.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "small.onnx", "small.report.json"]
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    outs = [tmp_path / name for name in ("a.mlc", "b.mlc")]
+    for out in outs:
+        mlc.compile(source, "prune(25%) + int4", output=out)
+    for name in ("model.onnx", "plan.json", "recipe.mlc"):
+        first, second = ((out / name).read_bytes() for out in outs)
+        assert first == second, name
+    reports = [json.loads((out / "report.json").read_text()) for out in outs]
+    for report in reports:
+        del report["measurements"], report["artifact"]["path"]
+    assert reports[0] == reports[1]
+
+
+def test_passes_from_python_and_a_module_as_source(tmp_path: Path) -> None:
+    module = mlc.load(two_layers(tmp_path))
+    result = mlc.compile(module, [mlc.passes.Simplify(), mlc.passes.Fp16()])
+    assert result.path is None
+    assert result.report["recipe"] == "simplify + fp16"
+    mlc.save(mlc.passes.Prune(ratio=0.5)(module), tmp_path / "pruned.onnx")
+    assert Session(tmp_path / "pruned.onnx").run({"x": np.zeros((2, 64), np.float32)})["y"].shape == (2, 10)
+
+
+def test_prune_without_data_leaves_the_function_alone(tmp_path: Path) -> None:
+    result = mlc.compile(two_layers(tmp_path), "prune", output=tmp_path / "out.mlc")
+    assert result.report["checks"]["cosine"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_strength_is_searched_when_data_can_judge(tmp_path: Path) -> None:
+    """Half of the hidden units are weak: with data a bare prune removes many and stays within 1 % drift."""
+    source, data = two_layers(tmp_path), samples(tmp_path)
+    result = mlc.compile(source, "prune", data=data, output=tmp_path / "out.mlc")
+    step = result.report["steps"][0]
+    assert result.report["trials"]
+    assert len(result.report["trials"]) <= 8
+    assert step["after"]["params"] < 0.8 * step["before"]["params"]
+    assert result.report["checks"]["cosine"] >= 0.99 - 0.005  # judged on all held-out samples, chosen on eight
+    assert "samples" in result.report["checks"]["judged_on"]
+
+
+def test_a_size_bound_is_met_with_the_least_strength(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    result = mlc.compile(source, "prune where params <= 0.6x", output=tmp_path / "out.mlc")
+    (bound,) = result.report["bounds"]
+    assert bound["holds"]
+    assert 0.4 < bound["measured"] <= 0.6
+    assert not result.missed
+
+
+def test_an_impossible_bound_is_reported_and_the_best_is_saved(tmp_path: Path) -> None:
+    result = mlc.compile(two_layers(tmp_path), "int4 where size <= 0.01x", output=tmp_path / "out.mlc")
+    assert result.report["status"] == "missed"
+    assert "size <= 0.01x" in str(result.missed[0])
+    assert (tmp_path / "out.mlc" / "model.onnx").exists()
+
+
+def test_an_exact_recipe_that_changes_the_outputs_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault injection: what `simplify` writes is damaged on its way to the file."""
+    from mlc import compiler
+
+    write = compiler._save
+
+    def damaged(module: Any, path: Path, **options: Any) -> None:
+        twin = mlc.passes.Prune(ratio=0.5, multiple=1)(module)
+        write(twin, path, **options)
+
+    monkeypatch.setattr(compiler, "_save", damaged)
+    result = mlc.compile(two_layers(tmp_path), "simplify", output=tmp_path / "out.mlc")
+    assert result.report["status"] == "missed"
+    assert "the steps are exact, but outputs differ" in str(result.missed[0])
+
+
+def test_check_levels(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    fast = mlc.compile(source, "int4", check="fast").report
+    assert "cosine" not in fast["checks"]
+    assert list(fast["checks"]["changed_operators"]) == ["com.microsoft::MatMulNBits"]
+    assert fast["measurements"]["latency"] is None
+    none = mlc.compile(source, "int4", check="none").report
+    assert none["checks"]["judged_on"] == "nothing"
+    limited = mlc.compile(source, "int4", max_memory=1).report
+    assert limited["checks"]["judged_on"] == "changed operators alone"
+    assert "too large to run" in limited["warnings"][0]
+
+
+def test_plan_and_explain_do_no_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = two_layers(tmp_path)
+    assert run(["plan", str(source), "--recipe", "prune:50%+int4", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [s["step"] for s in plan["steps"]] == ["prune(ratio=50%)", "int4"]
+    assert run(["plan", str(source), "--recipe", "int4"]) == 0
+    assert "fc1.weight" in capsys.readouterr().out
+    assert run(["explain", "prune+int4"]) == 0
+    assert "prune" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_inspect_verify_and_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = two_layers(tmp_path)
+    mlc.compile(source, "fp16", output=tmp_path / "half.onnx")
+    mlc.compile(source, "prune(75%)", output=tmp_path / "pruned.onnx")
+    assert run(["inspect", str(source), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["operators"] == {"MatMul": 2, "Add": 1, "Relu": 1}
+    assert run(["inspect", str(source), "--text"]) == 0
+    assert "MatMul(%x, %fc1.weight)" in capsys.readouterr().out
+    assert run(["verify", str(source), str(tmp_path / "half.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cosine"] > 0.999
+    assert run(["verify", str(source), str(tmp_path / "pruned.onnx"), "--min-cosine", "0.9999"]) == 3
+    assert "does not agree" in capsys.readouterr().err
+    assert run(["bench", str(source), str(tmp_path / "half.onnx"), "--json"]) == 0
+    timing = json.loads(capsys.readouterr().out)
+    assert timing["low"] <= timing["speedup"] <= timing["high"]
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(MlcError, match="full, fast, none"):
+        mlc.compile("x.onnx", "simplify", check="quick")
+    with pytest.raises(TypeError):
+        mlc.compile("x.onnx", "simplify", chek="full")
+
+
+@real_models("ppocrv4_rec")
+def test_the_compiled_ocr_model_still_reads(model: RealModel, tmp_path: Path) -> None:
+    import ocr
+
+    pytest.importorskip("PIL")
+    lines = ["mlc compiles networks", "Invoice 2026-11-21 total 42.50", "small and fast"]
+    mlc.compile(model.path, "prune+int4", output=tmp_path / "ocr.mlc")
+    assert ocr.read(tmp_path / "ocr.mlc" / "model.onnx", lines) == lines
+
+
+@real_models("mobilenet_v2", "silero_vad", "khmersm", "smart_turn")
+def test_real_models_compile_from_end_to_end(model: RealModel, tmp_path: Path) -> None:
+    result = mlc.compile(model.path, "simplify+int4", output=tmp_path / "out.mlc")
+    report = result.report
+    assert report["status"] == "done", report["missed"]
+    assert report["checks"]["loads"]
+    assert report["checks"]["cosine"] > 0.95
+    assert report["size"]["ratio"] <= 1.0
+    assert all(s["why"] for step in report["steps"] for s in step["skipped"])
+    feeds = model.feeds(seed=3)
+    expected, found = Session(model.path).run(feeds), Session(tmp_path / "out.mlc" / "model.onnx").run(feeds)
+    assert expected.keys() == found.keys()
+    assert all(expected[k].shape == found[k].shape for k in expected)
