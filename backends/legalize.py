@@ -19,6 +19,7 @@ from ..ir.core import Graph, Module, Op, Value
 from ..ir.dtypes import DType
 from ..ir.errors import Code, error
 from ..ir.rewrite import Rewriter
+from ..ir.rows import sliced_rows
 from ..ir.types import TensorType
 from .legalize_blocks import BlockedWeight, BlockRows, blocked_weight, row_scales, row_zeros
 from .targets import OrtTarget, parse_target
@@ -213,21 +214,48 @@ def _scaled(rw: Rewriter, c: Value, beta: float, dtype: DType, before: Op) -> Va
 
 
 def _gather(work: _Work, op: Op) -> bool:
-    weight = blocked_weight(op.operand(0))
     indices = op.operand(1)
-    if weight is None or indices is None or weight.transposed or weight.axis != 1 or weight.block not in _KERNEL_BLOCKS:
+    weight = _table(work, op)
+    if weight is None or indices is None or op.attrs.get("axis", 0) not in (0, -2):
         return False
-    if op.attrs.get("axis", 0) not in (0, -2) or weight.dtype not in (DType.F32, DType.F16):
+    _look_up(work, op, weight, indices)
+    return True
+
+
+def _slice(work: _Work, op: Op) -> bool:
+    """Rows in order are rows looked up: the kernel then reads only those."""
+    weight, rows = _table(work, op), sliced_rows(op)
+    if weight is None or rows is None:
         return False
+    start, end = rows
+    rw = work.rw
+    zero = rw.constant(np.array([0], np.int64), "axes")
+    count = rw.constant(np.asarray(weight.width, np.int64), "rows")
+    if isinstance(end.type, TensorType) and end.type.dtype is not DType.I64:
+        end = rw.insert("Cast", [end], {"to": DType.I64.onnx}, before=op).result
+    end = rw.insert("Min", [rw.insert("Squeeze", [end, zero], before=op).result, count], before=op).result
+    first, step = (rw.constant(np.asarray(i, np.int64), "step") for i in (start, 1))
+    _look_up(work, op, weight, rw.insert("Range", [first, end, step], before=op).result)
+    return True
+
+
+def _table(work: _Work, op: Op) -> BlockedWeight | None:
+    """The table of codes that a lookup reads, if the kernel can."""
+    weight = blocked_weight(op.operand(0))
+    if weight is None or weight.transposed or weight.axis != 1 or weight.block not in _KERNEL_BLOCKS:
+        return None
+    whole_bytes = weight.depth % weight.block == 0
+    fits = weight.dtype in (DType.F32, DType.F16) and (weight.bits == 4 or whole_bytes)
+    return weight if fits else None
+
+
+def _look_up(work: _Work, op: Op, weight: BlockedWeight, indices: Value) -> None:
     shared = weight.depth % weight.block == 0 and (weight.codes in work.rows or weight.bits != 4)
-    if not shared and weight.bits != 4:
-        return False
     operands = _shared_table(work, op, weight, indices) if shared else _own_table(work, op, weight, indices)
     attrs = {"bits": weight.bits, "block_size": weight.block, "gather_axis": 0, "quantize_axis": 1}
     made = work.rw.insert(f"{_MS}GatherBlockQuantized", operands, attrs, before=op, results=[op.result.type])
     work.rw.replace(op, [made.result])
     work.done(op, "GatherBlockQuantized (codes shared with MatMulNBits)" if shared else "GatherBlockQuantized")
-    return True
 
 
 def _shared_table(work: _Work, op: Op, weight: BlockedWeight, indices: Value) -> Sequence[Value | None]:
@@ -250,7 +278,7 @@ def _own_table(work: _Work, op: Op, weight: BlockedWeight, indices: Value) -> Se
 
 Rule = Callable[[_Work, Op], bool]
 #: Products first: an embedding whose table is also a matrix then shares the matrix's layout.
-STAGES: tuple[dict[str, Rule], ...] = ({"MatMul": _matmul, "Gemm": _gemm}, {"Gather": _gather})
+STAGES: tuple[dict[str, Rule], ...] = ({"MatMul": _matmul, "Gemm": _gemm}, {"Gather": _gather, "Slice": _slice})
 
 
 # -- what is left ------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ ORT_CPU: tuple[Row, ...] = (
     Row("MatMul", "int4", "native", "com.microsoft::MatMulNBits", "a constant matrix on the right, block 16 to 256"),
     Row("Gemm", "int4", "native", "com.microsoft::MatMulNBits + Add", "a constant matrix as B, block 16 to 256"),
     Row("Gather", "int4", "native", "com.microsoft::GatherBlockQuantized", "a constant table, axis 0, block 16 to 256"),
+    Row("Slice", "int4", "native", "com.microsoft::GatherBlockQuantized + Range", "rows of a constant table, in order"),
     Row("Conv", "int4", "no", reason=f"Conv: {_SLOW}"),
     Row("ConvTranspose", "int4", "no", reason=f"ConvTranspose: {_SLOW}"),
     Row("LSTM", "int4", "no", reason=f"LSTM: {_SLOW}"),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.graphs import modules
 from kit.net import Net
+
 from mlc.backends.legalize import ACCURACY, legalize
 from mlc.backends.ort import Session
 from mlc.backends.targets import parse_target
@@ -139,6 +140,30 @@ def test_a_tied_table_is_quantized_once() -> None:
     assert cosine(found[module.graph.output_names[0]], wanted) > 0.9999
 
 
+def test_a_positional_table() -> None:
+    net = Net()
+    x = net.input("x", F32, "T", 64)
+    size = net.op("Shape", [x], attrs={"start": 0, "end": 1})
+    rows = net.op("Slice", [net.const(floats(0, 100, 64), "table"), net.ints(0), size, net.ints(0)])
+    module = net.done(net.op("Add", [x, rows]))
+    small = Int4()(module)
+    assert small.history[-1].plan.sites[0].block == 128  # type: ignore[attr-defined]
+    lowered = legalize(small).module
+    assert names(lowered, "com.microsoft::GatherBlockQuantized")
+    (found,) = Session(lowered).run({"x": floats(1, 7, 64)}).values()
+    assert np.allclose(found, evaluate(small, {"x": floats(1, 7, 64)})[0], atol=1e-5)
+
+
+def test_rows_that_everything_reads_are_not_worth_it() -> None:
+    net = Net()
+    ids, kinds = net.input("ids", I64, "N"), net.input("kinds", I64, "N")
+    x = net.op("Gather", [net.const(floats(0, 30000, 384), "words"), ids])
+    y = net.op("Gather", [net.const(floats(1, 2, 384), "kinds_table"), kinds])
+    plan = Int4().plan(net.done(net.op("Add", [x, y])), Context())
+    assert [s.constant for s in plan.sites] == ["words"]
+    assert [s.code for s in plan.skipped] == [SkipCode.TOO_SMALL]
+
+
 def test_weights_inside_bodies() -> None:
     net = Net()
     x = net.input("x", F32, 3, 64)
@@ -221,9 +246,9 @@ def test_what_is_skipped_says_why(name: str) -> None:
     assert code in {s.code for s in report.skipped}  # type: ignore[attr-defined]
     assert all(s.why for s in report.skipped)  # type: ignore[attr-defined]
     assert [(n, v.constant) for n, v in small.constants.items()] == before
+    explicit = Scope(on=frozenset(op.name for op in module.walk()), text='"**"')
     with pytest.raises(MlcError) as caught:
-        on = frozenset(op.name for op in module.walk())
-        Int4()(module, Context(target=parse_target("ort(cpu)"), scope=Scope(on=on, text='"**"')))
+        Int4()(module, Context(target=parse_target("ort(cpu)"), scope=explicit))
     assert caught.value.diagnostics[0].code is Code.CANNOT_HONOUR
 
 

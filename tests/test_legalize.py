@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kit.net import Net
+
 from mlc.backends.legalize import ACCURACY, legalize
 from mlc.backends.ort import Session
 from mlc.backends.targets import parse_target
@@ -147,6 +148,30 @@ def test_embedding(width: int, scale: DType, symmetric: bool) -> None:
     lowered = agree(module, {"ids": np.array([[0, 9, -1], [3, 3, 2]])}, 1e-6)
     assert TABLE in kinds(lowered)
     agree(module, {"ids": np.array([[0, 9, -1], [3, 3, 2]])}, 1e-6, optimize=False)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("length", [1, 4, 12, 40])
+def test_rows_in_order_are_looked_up(length: int, start: int) -> None:
+    net = Net()
+    x = net.input("x", F32, "T", 64)
+    table = blocked(net, floats(0, 12, 64), 1)
+    size = net.op("Shape", [x], attrs={"start": 0, "end": 1})
+    assert size.dims is not None
+    rows = net.op("Slice", [table, net.ints(start), size, net.ints(0)])
+    module = net.done(rows)
+    lowered = agree(module, {"x": floats(1, length, 64)}, 1e-6)
+    assert TABLE in kinds(lowered)
+    assert "DequantizeLinear" not in kinds(lowered)
+
+
+def test_other_slices_stay() -> None:
+    for start, end, axis, step in ((0, 8, 1, 1), (0, 8, 0, 2), (-4, 12, 0, 1), (0, -1, 0, 1)):
+        net = Net()
+        table = blocked(net, floats(0, 12, 64), 1)
+        sliced = [table, net.ints(start), net.ints(end), net.ints(axis), net.ints(step)]
+        module = net.done(net.op("Slice", sliced))
+        assert TABLE not in kinds(agree(module, {}, EXACT))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

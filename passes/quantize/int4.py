@@ -26,7 +26,7 @@ from ...ir.quant_blocks import Quantized, fitting_scale_type, largest, quantize_
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
-from .weights import BLOCK_AXES, Reader, Weight, block_axis, describe, float_weights, is_notable
+from .weights import BLOCK_AXES, LOOKUPS, Reader, Weight, block_axis, describe, float_weights, is_notable
 
 #: Bytes of names, shapes and nodes that a quantized weight adds to a file.
 _OVERHEAD = 512
@@ -140,7 +140,7 @@ class Int4(Pass):
 
     def _block(self, readers: Sequence[Reader]) -> int:
         """A table that only embeds has a block of its own: it carries much of the size and little of the error."""
-        return self.embedding_block if all(r.op.kind == "Gather" for r in readers) else self.block
+        return self.embedding_block if all(r.op.kind in LOOKUPS for r in readers) else self.block
 
     def _site(self, weight: Weight, constant: Constant, axis: int) -> Int4Site | _Problem:
         made = {_float_type(v) for v in (weight.value, *(c.result for c in weight.casts)) if v.uses}
@@ -308,7 +308,7 @@ def _without_weights(module: Module, ctx: Context) -> Iterator[Skipped]:
         site = op.name or op.kind
         if lookup(op.kind).has(Trait.QUANTIZED) and op.kind not in ("QuantizeLinear", "DequantizeLinear"):
             yield Skipped(site, SkipCode.ALREADY, f"{op.op_type} has quantized operands")
-        slots = [slot for kind, slot in BLOCK_AXES if kind == op.kind and kind != "Gather"]
+        slots = [slot for kind, slot in BLOCK_AXES if kind == op.kind and kind not in LOOKUPS]
         if slots and not any(_source_kind(v) == "constant" for v in op.operands):
             if any(_source_kind(v) == "quantized" for v in op.operands):
                 yield Skipped(site, SkipCode.ALREADY, "its weight is quantized")

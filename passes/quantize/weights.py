@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...ir.core import Module, Op, Value
 from ...ir.ops.table import lookup
+from ...ir.rows import sliced_rows
 from ...ir.types import TensorType
 
 #: Constants of this size are worth a line in the report when they stay as they are.
@@ -91,12 +92,19 @@ def _gather(op: Op) -> int | str:
     return 1 if op.attrs.get("axis", 0) in (0, -2) else "rows are not gathered along the first axis"
 
 
+def _slice(op: Op) -> int | str:
+    return 1 if sliced_rows(op) is not None else "a slice that is not a range of rows has no 4-bit form"
+
+
 #: (operator, operand) to the axis of the operand, a matrix, along which elements meet in one sum or one row.
 BLOCK_AXES: dict[tuple[str, int], Callable[[Op], int | str]] = {
     ("MatMul", 1): _matmul,
     ("Gemm", 1): _gemm,
     ("Gather", 0): _gather,
+    ("Slice", 0): _slice,
 }
+#: Operators that read rows of a table.
+LOOKUPS = frozenset({"Gather", "Slice"})
 
 
 def block_axis(reader: Reader, rank: int) -> int | str:
