@@ -209,9 +209,9 @@ class Solver:
             for value in op.results:
                 self._assign_pinned(value, why)
         for op in graph.walk():
-            for value in op.operands:
-                if value is not None:
-                    self.pin_value(value, why)
+            for operand in op.operands:
+                if operand is not None:
+                    self.pin_value(operand, why)
         for body in graph.graphs():
             for value in (*body.inputs, *body.outputs):
                 self.pin_value(value, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -21,7 +22,7 @@ def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
     if size >= WIDE and multiple > 1:
         nearest = int(keep / multiple + Fraction(1, 2)) * multiple
         return min(size, max(multiple, nearest))
-    return min(size, max(1, int(np.ceil(keep))))
+    return min(size, max(1, math.ceil(keep)))
 
 
 def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:

@@ -90,7 +90,10 @@ def _dependent(rows: sparse.csr_array, alive: Array, followers: dict[int, Array]
     dense = rows.toarray()
     dense = dense[:, per_feature > 0]
     norms = np.linalg.norm(dense, axis=1)
-    r, pivot = linalg.qr((dense / norms[:, None]).T, mode="r", pivoting=True)
+    dense /= norms[:, None]
+    if n <= dense.shape[1] and _independent(dense):
+        return []
+    r, pivot = linalg.qr(dense.T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(r))
     rank = int((diagonal > fl.TOLERANCE).sum())
     leaders = {int(c[0]) for c in followers.values()}
@@ -106,6 +109,17 @@ def _dependent(rows: sparse.csr_array, alive: Array, followers: dict[int, Array]
         if np.abs(factors[:, k]).max(initial=0) <= LARGEST_FACTOR and int(alive[position]) not in leaders:
             found.append((int(alive[position]), (alive[carriers[used]], weights[used], False)))
     return found
+
+
+def _independent(rows: Array) -> bool:
+    """A cheap proof that unit rows are independent: their Gram matrix stays positive well above the tolerance."""
+    gram = rows @ rows.T
+    gram[np.diag_indices_from(gram)] -= 10 * fl.TOLERANCE**2
+    try:
+        np.linalg.cholesky(gram)
+    except np.linalg.LinAlgError:
+        return False  # perhaps dependent: the QR decomposition decides
+    return True
 
 
 def _assemble(n: int, unread: Array, number: Array, gone: Array, carried: Carried) -> Redundancy:

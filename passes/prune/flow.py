@@ -34,7 +34,7 @@ class Flow:
     @property
     def is_constant(self) -> bool:
         """Whether every unit is a number: a per-unit parameter."""
-        return self.rows.shape[1] == 0
+        return int(self.rows.shape[1]) == 0
 
     def scaled(self, by: Array | float) -> Flow:
         factor = np.broadcast_to(np.asarray(by, np.float64), (self.size,))
@@ -102,14 +102,14 @@ def cluster(matrix: Any, *, homogeneous: bool, signed: bool = False) -> tuple[Ar
     if homogeneous and signed:
         sign = np.where(probe[:, 0] < 0, -1.0, 1.0)
         scale, probe = scale * sign, probe * sign[:, None]
+    slack = TOLERANCE * (np.abs(probe[:, 0]) + np.linalg.norm(probes) * norms / np.abs(scale))
     ids = np.full(n, -1, np.int64)
     groups = 0
     window: list[int] = []  # the first rows of recent groups, by probe
     for i in np.argsort(probe[:, 0], kind="stable"):
         if norms[i] == 0:
             continue
-        slack = TOLERANCE * (np.abs(probe[i]) + np.linalg.norm(probes) * norms[i] / abs(scale[i]))
-        window = [j for j in window if probe[i, 0] - probe[j, 0] <= slack[0]]
+        window = [j for j in window if probe[i, 0] - probe[j, 0] <= slack[i]]
         same = next((j for j in window if _equal(matrix, scale, norms, int(i), j)), None)
         if same is None:
             ids[i] = groups
@@ -122,8 +122,11 @@ def cluster(matrix: Any, *, homogeneous: bool, signed: bool = False) -> tuple[Ar
 
 def _norms(matrix: Any) -> Array:
     if sparse.issparse(matrix):
-        return np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    return np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+        squares: Array = np.asarray(matrix.multiply(matrix).sum(axis=1), np.float64).ravel()
+    else:
+        squares = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
+    norms: Array = np.sqrt(squares)
+    return norms
 
 
 def _equal(matrix: Any, scale: Array, norms: Array, i: int, j: int) -> bool:

@@ -7,7 +7,8 @@ others redundant, so it goes on in rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +100,9 @@ def replay(rw: Rewriter, rounds: Sequence[Round], scope: Scope) -> None:
     """Make the removals of a plan; what the units that stay take over is computed again."""
     for planned in rounds:
         wanted = {_key(r): r for r in planned.removals}
-        found, _ = _find(rw.module, analyse(rw.module), scope, frozenset())
+        axes = analyse(rw.module)
+        only = frozenset(_locate(rw.module, axes, r).id for r in planned.removals)
+        found, _ = _find(rw.module, axes, scope, frozenset(), only=only)
         chosen = [f for f in found if _key(f.plan) in wanted]
         assert [f.plan for f in chosen] == list(planned.removals), "the plan belongs to another module"
         _carry_out(rw, chosen)
@@ -110,12 +113,19 @@ def _key(r: Removal) -> tuple[str, int, int]:
 
 
 def _find(
-    module: Module, axes: Axes, scope: Scope, stuck: set[tuple[str, int, int]] | frozenset[tuple[str, int, int]]
+    module: Module,
+    axes: Axes,
+    scope: Scope,
+    stuck: Set[tuple[str, int, int]],
+    *,
+    only: frozenset[int] | None = None,
 ) -> tuple[list[_Found], list[Skipped]]:
     groups, _ = find_groups(module, axes, scope, nested=True)
     touching = _touching(module, axes)
     found, skipped = [], []
     for group in groups:
+        if only is not None and group.id not in only:
+            continue
         try:
             t = trace(module, axes, group.axis_class, touching[group.id])
         except NotTraced as reason:
@@ -224,8 +234,8 @@ def _add_bias(rw: Rewriter, op: Op, delta: fl.Array, like: Constant) -> None:
         delta = delta + old.constant.array().astype(np.float64)
         name = old.name
     elif old is not None:
-        added = rw.insert("Add", [old, rw.constant(Constant.of(delta, like.dtype), f"{op.name}_bias")], before=op)
-        return rw.set_operand(op, 2, added.result)
+        more = rw.constant(Constant.of(delta, like.dtype), f"{op.name}_bias")
+        return rw.set_operand(op, 2, rw.insert("Add", [old, more], before=op).result)
     else:
         name = f"{op.name}_bias"
     rw.set_operand(op, 2, rw.constant(Constant.of(delta, like.dtype), name))
@@ -234,5 +244,6 @@ def _add_bias(rw: Rewriter, op: Op, delta: fl.Array, like: Constant) -> None:
 def _after(op: Op) -> Op:
     """The op that follows: the anchor of an insertion behind `op`."""
     assert op.parent is not None
-    following = op._next
-    return following if following is not None else op.parent.ret
+    following = itertools.dropwhile(lambda o: o is not op, op.parent.ops)
+    next(following)
+    return next(following, op.parent.ret)

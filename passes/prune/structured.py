@@ -16,7 +16,7 @@ from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
-from .criteria import CRITERIA
+from .criteria import CRITERIA, Scores
 from .groups import Group, find_groups
 from .lossless import Round, find_rounds, replay
 from .ranges import parse_ranges, ranges
@@ -138,7 +138,7 @@ def _size(groups: Sequence[Group], c: int) -> int:
     return next(g.size for g in groups if g.id == c)
 
 
-def _group_plan(g: Group, kept: Index, scores: np.ndarray) -> GroupPlan:  # type: ignore[type-arg]
+def _group_plan(g: Group, kept: Index, scores: Scores) -> GroupPlan:
     removed = np.setdiff1d(np.arange(g.size), kept)
     return GroupPlan(
         g.id, g.site, g.size, len(kept), ranges(removed), tuple(dict.fromkeys(s.constant for s in g.axis_class.sites)),

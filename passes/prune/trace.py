@@ -28,7 +28,7 @@ class NotTraced(Exception):
         self.op, self.why = op, why
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Consumer:
     """An op that multiplies the units with a constant and sums them up. `fold`: constants can go into its bias."""
 
@@ -298,7 +298,8 @@ def _constant_results(op: Op, t: Trace, flows: Mapping[int, Flow]) -> tuple[Arra
 
 
 def _is_number(flow: Flow) -> Array:
-    return np.diff(flow.rows.indptr) == 0
+    empty: Array = np.diff(flow.rows.indptr) == 0
+    return empty
 
 
 # -- contractions ------------------------------------------------------------------------------------------------------
