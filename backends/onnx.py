@@ -64,9 +64,11 @@ def least_onnxruntime(module: Module, *, opset: int | None = None) -> str | None
 
 def _light(module: Module, opset: int | None) -> tuple[ModelProto, Stubs]:
     proto, stubs = light_proto(module)
+    at_least = module.source.ir_version if module.source is not None else 0
+    set_ir_version(proto, at_least=at_least)
     if opset is not None:
         proto = change_opset(proto, opset)
-    set_ir_version(proto, at_least=module.source.ir_version if module.source is not None else 0)
+        set_ir_version(proto, at_least=at_least)
     return proto, stubs
 
 

@@ -20,7 +20,7 @@ from ..ir.dims import Dim
 from ..ir.dtypes import DType
 from ..ir.errors import Code, error
 from ..ir.onnx_attrs import attribute_proto, tensor_proto, type_proto
-from ..ir.types import TensorType, Type, UnrankedTensor
+from ..ir.types import Type
 
 #: `external_data` location of a stub: the writer puts the data there.
 STUB = "\0stub"
@@ -79,10 +79,8 @@ class _Writer:
         if graph.doc:
             proto.doc_string = graph.doc
         for value in graph.inputs:
-            info = self._info(value, self._names[value], always=main)
-            if not info.HasField("type"):  # a body that a pass built: the runtime wants the element type
-                info.type.CopyFrom(written_type(_loosest(value.type)))
-            proto.input.append(info)
+            # Always with a type: bodies that a pass built have no declared one, and the runtime wants it.
+            proto.input.append(self._info(value, self._names[value], always=True))
             if main and value.name in self.module.defaults:
                 proto.initializer.append(self._initializer(self._names[value], self.module.defaults[value.name]))
         for value in self._homes.get(graph, ()):
@@ -198,11 +196,6 @@ def _home(value: Value, main: Graph) -> Graph:
         while home is not None and not home.encloses(reader):
             home = home.owner.parent if home.owner is not None else None
     return home or main
-
-
-def _loosest(type: Type) -> Type:
-    """The element type without the shape, which a loop may vary."""
-    return UnrankedTensor(type.dtype) if isinstance(type, TensorType) else type
 
 
 def written_type(type: Type) -> TypeProto:

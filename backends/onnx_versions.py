@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import onnx
@@ -84,10 +85,17 @@ def change_opset(proto: ModelProto, opset: int) -> ModelProto:
     try:
         changed: ModelProto = onnx.version_converter.convert_version(proto, opset)
     except (RuntimeError, ValueError, IndexError, TypeError, onnx.version_converter.ConvertError) as reason:
-        raise _refused(opset, str(reason).strip().splitlines()[0], "") from reason
+        raise _refused(opset, _converter_reason(reason), "") from reason
     _check_nodes(changed, opset)
     _restore(changed, proto)
     return changed
+
+
+def _converter_reason(reason: Exception) -> str:
+    """What the converter says, in words: it has no way for some operators that could be written."""
+    text = str(reason).strip().splitlines()[0].rpartition("failed: ")[2]
+    found = re.search(r"No Adapter (?:From|To) Version \$(\d+) for (\w+)", text)
+    return f"{found[2]} of opset {found[1]} has no known older or newer form" if found else text
 
 
 def _check_known(node: NodeProto, opset: int) -> None:

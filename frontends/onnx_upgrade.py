@@ -75,6 +75,7 @@ def upgrade(model: ModelProto, opset: int) -> ModelProto:
                 where=node_label(node, ""),
                 help="export the model again with opset 9 or later",
             )
+    _check_ir_version(model)
     try:
         raised = onnx.version_converter.convert_version(model, OPSET)
     except (*_ERRORS, onnx.version_converter.ConvertError) as reason:
@@ -86,6 +87,15 @@ def upgrade(model: ModelProto, opset: int) -> ModelProto:
     _restore(raised.graph, model.graph)
     raised.ir_version = max(raised.ir_version, model.ir_version)
     return raised
+
+
+def _check_ir_version(model: ModelProto) -> None:
+    if model.ir_version < 3:
+        raise error(
+            Code.UNSUPPORTED_MODEL,
+            f"IR version {model.ir_version} is older than 3, the first one that is supported",
+            help="export the model again",
+        )
 
 
 def _restore(graph: GraphProto, source: GraphProto) -> None:
