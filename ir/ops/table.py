@@ -25,6 +25,7 @@ from . import shape_sizes as sizes
 from . import shape_values as value
 from . import shape_window as window
 from .opdef import CostRule, Infer, OpDef, Reference, Trait
+from .reference_flatten import flatten
 from .reference_norm import group_norm
 from .reference_optional import has_element, held
 from .reference_pad import pad
@@ -119,7 +120,7 @@ _ROWS: tuple[OpDef, ...] = (
     # movement
     _row("Identity", element.identity, _E, _V),
     _row("Reshape", move.reshape, _V, fold=moved),
-    _row("Flatten", move.flatten, _V),
+    _row("Flatten", move.flatten, _V, reference=flatten),
     _row("Squeeze", move.squeeze, _V, fold=moved),
     _row("Unsqueeze", move.unsqueeze, _V, fold=moved),
     _row("Transpose", move.transpose, _V, fold=moved),
