@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from . import dims as _dims
 from .core import Module, Op, Value
-from .dims import Dim, Sym
+from .dims import Dim
 from .errors import Code, error
 from .ops.access import Unranked, attr_int
 from .ops.bounds import at_least
@@ -39,15 +39,15 @@ def bind(dim: Dim, dims: Mapping[str, int]) -> int:
     found = _dims.evaluate(dim, dims)
     if found is not None:
         return found
-    missing = sorted(s.name for s in _dims.symbols(dim) if s.name not in dims)
-    named = [name for name in missing if not name.startswith("?")]
+    missing = sorted((s for s in _dims.symbols(dim) if s.name not in dims), key=lambda s: s.name)
+    named = [s.name for s in missing if not _dims.is_fresh(s)]
     if named:
         example = ",".join(f"{name}=1" for name in named)
         raise error(Code.BAD_DIMS, f"no size is given for {', '.join(named)}", help=f"give sizes: --dims {example}")
     raise error(
         Code.BAD_DIMS,
         "the amount depends on a size that is only known when the model runs",
-        note=f"unknown sizes: {', '.join(missing)}",
+        note=f"unknown sizes: {', '.join(s.name for s in missing)}",
         help="fix the sizes of the model's inputs, or measure instead",
     )
 
@@ -161,7 +161,7 @@ def _rounds(op: Op) -> Dim:
     endless = going == (1,) and (op.operand(1) is None or (op.operands[1] is not None and op.operands[1].dims == (1,)))
     if endless and trip is not None and trip.dims:
         return trip.dims[0]
-    return Sym(f"?rounds of {op.name or op.results[0].name}")
+    return _dims.fresh("rounds")
 
 
 def _parts(cost: Cost) -> tuple[Dim, Dim, Dim, Dim]:

@@ -10,7 +10,7 @@ def lower(dim: Dim) -> int | None:
     if isinstance(dim, int):
         return dim
     if isinstance(dim, Sym):
-        return None if dim.name.startswith("?value") else 0
+        return 0
     if isinstance(dim, Div):
         return _lower_of_quotient(dim)
     total = 0
