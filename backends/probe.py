@@ -66,7 +66,7 @@ def synthetic(
         Code.BAD_DIMS,
         "no synthetic input runs through the model",
         help=f"give --eval samples.npz{sizes}",
-        note=str(refusal.diagnostics[0].message) if refusal is not None else "",
+        note=refusal.diagnostics[0].message if refusal is not None else "",
     )
 
 
