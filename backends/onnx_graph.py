@@ -19,6 +19,7 @@ from ..ir.core import Graph, Module, Op, Value
 from ..ir.dims import Dim
 from ..ir.dtypes import DType
 from ..ir.errors import Code, error
+from ..ir.names import Names
 from ..ir.onnx_attrs import attribute_proto, tensor_proto, type_proto
 from ..ir.types import Type
 
@@ -52,15 +53,15 @@ class _Writer:
         self.module = module
         self.stubs: Stubs = {}
         self._homes = _homes(module)
-        self._taken: set[str] = set()
-        self._node_names: set[str] = set()
+        self._taken = Names(())
+        self._node_names = Names(())
         self._names = self._name_values()
 
     def _name_values(self) -> dict[Value, str]:
         """A name for every value, unique over all graphs; the interface comes first."""
         main = self.module.graph
         names = {value: value.name for value in main.inputs}
-        self._taken.update(names.values(), main.output_names)
+        self._taken.taken.update(names.values(), main.output_names)
         for value, output in zip(main.outputs, main.output_names):
             own_result = value.op is not None and value.home is main
             if value not in names and (own_result or (value.constant is not None and value.name == output)):
@@ -71,7 +72,7 @@ class _Writer:
         return names
 
     def _reserve(self, wanted: str) -> str:
-        return _reserve(wanted or "value", self._taken)
+        return self._taken.reserve(wanted or "value")
 
     def graph(self, graph: Graph, proto: GraphProto) -> None:
         main = graph is self.module.graph
@@ -168,16 +169,7 @@ class _Writer:
         return node
 
     def _node_name(self, wanted: str) -> str:
-        return _reserve(wanted, self._node_names)
-
-
-def _reserve(wanted: str, taken: set[str]) -> str:
-    name, n = wanted, 0
-    while name in taken:
-        n += 1
-        name = f"{wanted}_{n}"
-    taken.add(name)
-    return name
+        return self._node_names.reserve(wanted)
 
 
 def _homes(module: Module) -> Mapping[Graph, list[Value]]:

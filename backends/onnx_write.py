@@ -14,6 +14,7 @@ from typing import BinaryIO
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from ..ir.constants import Constant
+from ..ir.protowire import length_delimited
 from .onnx_graph import STUB, Stubs
 
 _PAGE = 4096
@@ -47,7 +48,7 @@ def write_inline(proto: ModelProto, stubs: Stubs, file: BinaryIO) -> None:
     outer.ClearField("graph")
     length = len(graph_bytes) + sum(len(head) + stubs[t.name].nbytes for head, t in zip(heads, main))
     file.write(outer.SerializeToString(deterministic=True))
-    file.write(_head(_GRAPH, length))
+    file.write(length_delimited(_GRAPH, length))
     file.write(graph_bytes)
     for head, tensor in zip(heads, main):
         file.write(head)
@@ -110,21 +111,8 @@ def _tensor_head(tensor: TensorProto, constant: Constant) -> bytes:
     bare.CopyFrom(tensor)
     bare.ClearField("external_data")
     bare.ClearField("data_location")
-    body: bytes = bare.SerializeToString(deterministic=True) + _head(_RAW_DATA, constant.nbytes)
-    return _head(_INITIALIZER, len(body) + constant.nbytes) + body
-
-
-def _head(number: int, length: int) -> bytes:
-    return _varint(number << 3 | 2) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    body: bytes = bare.SerializeToString(deterministic=True) + length_delimited(_RAW_DATA, constant.nbytes)
+    return length_delimited(_INITIALIZER, len(body) + constant.nbytes) + body
 
 
 def _stream(constant: Constant, file: BinaryIO) -> None:

@@ -13,6 +13,7 @@ from ..ir.constants import Constant
 from ..ir.core import Attr, Constants, Floats, Graph, Ints, Loc, Module, Op, Strings, Types, Value
 from ..ir.dtypes import DType
 from ..ir.errors import Code, error
+from ..ir.names import Names
 from ..ir.onnx_attrs import type_of_proto
 from ..ir.types import TensorType, Type, UnrankedTensor
 from .onnx_structure import node_label
@@ -29,14 +30,14 @@ class GraphBuilder:
 
     def __init__(self, module: Module, reader: TensorReader, *, overridable: bool) -> None:
         self.module, self.reader, self.overridable = module, reader, overridable
-        self._names: set[str] = set()
-        self._node_names: set[str] = set()
+        self._names = Names(())
+        self._node_names = Names(())
 
     def main(self, proto: GraphProto) -> Graph:
         """The main graph. Its names are taken first, so that bodies give way."""
-        self._names.update(name for node in proto.node for name in node.output)
-        self._names.update(v.name for v in (*proto.input, *proto.output))
-        self._names.update(t.name for t in proto.initializer)
+        self._names.taken.update(name for node in proto.node for name in node.output)
+        self._names.taken.update(v.name for v in (*proto.input, *proto.output))
+        self._names.taken.update(t.name for t in proto.initializer)
         return self._graph(proto, {}, None, "the main graph")
 
     def _graph(self, proto: GraphProto, outer: Mapping[str, Value], owner: NodeProto | None, where: str) -> Graph:
@@ -93,7 +94,7 @@ class GraphBuilder:
         return None if proto is None else read_type(proto, f"value {name!r}")
 
     def _unique(self, name: str) -> str:
-        return _reserve(name, self._names)
+        return self._names.reserve(name)
 
     def _node(
         self,
@@ -111,20 +112,20 @@ class GraphBuilder:
             (name,) = node.output
             scope[name] = self._constant(name, self._constant_node(node, label), types, docs, main)
             return
+        node_name = self._node_names.reserve(node.name) if node.name else ""  # before the bodies take theirs
         regions = {
             a.name: self._graph(a.g, scope, node, f"{a.name} of {label}") for a in node.attribute if _is_graph(a)
         }
         results = [self._value(name, types, docs, main) for name in node.output]
         while results and not results[-1].name:
             results.pop()
-        name = _reserve(node.name, self._node_names) if node.name else ""
         op = Op(
             f"{domain}::{node.op_type}" if domain else node.op_type,
             [scope[n] if n else None for n in node.input],
             {a.name: self._attribute(a, label) for a in node.attribute if not _is_graph(a)},
             results,
             regions=regions,
-            name=name,
+            name=node_name,
             loc=Loc(node.name or next((n for n in node.output if n), node.op_type)),
         )
         op.doc, op.overload = node.doc_string, node.overload
@@ -190,15 +191,6 @@ def _is_mark(dim: dims.Dim) -> bool:
 
 def _is_graph(attribute: AttributeProto) -> bool:
     return bool(attribute.type == AttributeProto.GRAPH)
-
-
-def _reserve(wanted: str, taken: set[str]) -> str:
-    name, n = wanted, 0
-    while name in taken:
-        n += 1
-        name = f"{wanted}_{n}"
-    taken.add(name)
-    return name
 
 
 def _guess_type(attribute: AttributeProto) -> int:

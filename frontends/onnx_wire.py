@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..ir.protowire import length_delimited, varint
+
 #: `external_data` location of a run of bytes in the model file itself. No file can be called that.
 SELF = "\0self"
 _KEEP_BYTES = 1024  # smaller tensors stay inline: converters read axes, shapes and the like
@@ -135,21 +137,6 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise WireError(f"a number that does not end at byte {at}")
-
-
-def varint(value: int) -> bytes:
-    """A non-negative integer as protobuf writes it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def length_delimited(number: int, length: int) -> bytes:
-    """The head of a length-delimited field: its tag and its length."""
-    return varint(number << 3 | 2) + varint(length)
 
 
 def external_fields(location: str, offset: int, length: int) -> bytes:

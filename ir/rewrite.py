@@ -24,6 +24,7 @@ from .core import Attr, Graph, Loc, Module, Op, Use, Value
 from .dims import Dim
 from .dtypes import DType
 from .errors import Code, MlcError, error
+from .names import Names
 from .types import Type
 
 EventKind = Literal[
@@ -56,9 +57,9 @@ class Rewriter:
         self.by = by
         self.changed = 0  # number of events so far
         self._listeners: list[Listener] = []
-        self._names: _Names | None = None
+        self._names: Names | None = None
         self._handed_out: set[str] = set()  # names that `fresh_name` gave and nothing bears yet
-        self._node_names: _Names | None = None
+        self._node_names: Names | None = None
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -347,30 +348,13 @@ class Rewriter:
     def fresh_node_name(self, wanted: str) -> str:
         """The same for the names of nodes."""
         if self._node_names is None:
-            self._node_names = _Names(op.name for op in self.module.walk())
+            self._node_names = Names(op.name for op in self.module.walk())
         return self._node_names.reserve(wanted)
 
-    def _taken(self) -> _Names:
+    def _taken(self) -> Names:
         if self._names is None:
-            self._names = _Names((*(v.name for v in self.module.values()), *self.module.graph.output_names))
+            self._names = Names((*(v.name for v in self.module.values()), *self.module.graph.output_names))
         return self._names
-
-
-class _Names:
-    """Names in use. Names are never given back: what a report names stays unambiguous."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.taken = {"", *names}
-        self._next: dict[str, int] = {}
-
-    def reserve(self, wanted: str) -> str:
-        name, n = wanted, self._next.get(wanted, 0)
-        while name in self.taken:
-            n += 1
-            name = f"{wanted}_{n}"
-        self._next[wanted] = n
-        self.taken.add(name)
-        return name
 
 
 def _untyped() -> Value:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mlc.frontends.onnx_wire import length_delimited
+from mlc.ir.protowire import length_delimited
 
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
 
