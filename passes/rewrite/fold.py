@@ -167,4 +167,5 @@ FOLD = Rule(
     node((), where=lambda op: span(op) is not None),
     _build,
     _check,
+    exact=False,  # another library's sine differs in the last bit
 )

@@ -37,10 +37,14 @@ class Rule:
     name: str
     doc: str
     pattern: Node
-    build: Callable[[Site], Sequence[Value | None] | None]
-    check: Callable[[Site], Refusal | None] = lambda _: None
+    build: Build
+    check: Check = lambda _: None
     asks: str = ""
     exact: bool = True
+
+
+Build = Callable[["Site"], "Sequence[Value | None] | None"]
+Check = Callable[["Site"], "Refusal | None"]
 
 
 @dataclass(slots=True)
@@ -91,6 +95,9 @@ class Site:
         found = self._found[name]
         assert isinstance(found, Value)
         return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
 
     def node(self, name: str) -> Op:
         found = self._found[name]

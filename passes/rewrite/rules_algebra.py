@@ -11,7 +11,7 @@ from ...ir.dtypes import DType
 from ..base import SkipCode
 from .facts import array, dtype, shape
 from .pattern import anything, const, node
-from .rule import Refusal, Rule, Site, constant_bytes, grows
+from .rule import Refusal, Rule, Site, constant_bytes, grows, node_bytes
 
 Array = np.ndarray[Any, Any]
 
@@ -50,12 +50,23 @@ def _check(site: Site) -> Refusal | None:
     if kind.is_float and not np.isfinite(merged).all():
         return Refusal(SkipCode.HURTS, "the merged constant would not be finite")
     gone = [site.op, site.node("inner")]
-    return grows(constant_bytes(merged.nbytes, merged.ndim, site["a"].name) + 64, gone)
+    new = constant_bytes(merged.nbytes, merged.ndim, _name(site)) + node_bytes(site.op)
+    return grows(new + (20 if site.op.kind == "Div" else 0), gone)
 
 
-def _build(site: Site) -> list[Value | None]:
-    kind = "Add" if _FORMS[site.op.kind][0] else "Mul"
-    return [site.new(kind, [site["x"], site.const(_merged(site), f"{site['a'].name}_merged")])]
+def _build(site: Site) -> list[Value | None] | None:
+    """In place, but for a Div, which becomes a Mul."""
+    adds, inverted = _FORMS[site.op.kind]
+    merged = _merged(site)
+    if inverted and not adds:
+        return [site.new("Mul", [site["x"], site.const(merged, _name(site))])]
+    site.rw.set_operand(site.op, 0, site["x"])
+    site.rw.set_operand(site.op, 1, site.const(-merged if inverted else merged, _name(site)))
+    return None
+
+
+def _name(site: Site) -> str:
+    return f"{site['b'].name}_merged"
 
 
 def _power_of_two(value: Value) -> bool:

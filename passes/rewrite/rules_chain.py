@@ -11,18 +11,19 @@ from ...ir.types import Shape, TensorType
 from ..base import SkipCode
 from .facts import compose, dtype, permutation, positive, rank, same_type, shape, static
 from .pattern import anything, node
-from .rule import Refusal, Rule, Site
+from .rule import Refusal, Rule, Site, constant_bytes, grows
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 # -- transposes ------------------------------------------------------------------------------------------------------
 
 
-def _transpose_twice(site: Site) -> list[Value | None]:
+def _transpose_twice(site: Site) -> None:
     outer, inner = permutation(site.op), permutation(site.node("inner"))
     assert outer is not None
     assert inner is not None
-    return [site.new("Transpose", [site["x"]], {"perm": Ints(compose(outer, inner))})]
+    site.rw.set_operand(site.op, 0, site["x"])
+    site.rw.set_attr(site.op, "perm", Ints(compose(outer, inner)))
 
 
 def _knows_perm(op: Op) -> bool:
@@ -90,20 +91,27 @@ def _nonzero(dim: object) -> bool:
 
 def _view_twice(site: Site) -> Refusal | None:
     result = shape(site.op.result)
-    if result is None or _operand_for(site, result) is None:
+    wanted = None if result is None else _operand_for(site, result)
+    if wanted is None:
         return Refusal(SkipCode.NOT_CONSTANT, "more than one size of the result is known only at run time")
-    return None
+    inner = [v.op for v in (site.op.operand(0),) if v is not None and v.op is not None]
+    return grows(constant_bytes(8 * len(wanted), 1, f"{site.op.results[0].name}_constant"), inner, [site.op])
 
 
 def _operand_for(site: Site, result: Shape) -> tuple[int, ...] | None:
     return shape_operand(result, shape(site["x"]))
 
 
-def _reshape(site: Site) -> list[Value | None]:
+def _reshape(site: Site) -> list[Value | None] | None:
     result = shape(site.op.result)
     assert result is not None
     wanted = _operand_for(site, result)
     assert wanted is not None
+    if site.op.kind == "Reshape":
+        site.rw.set_attr(site.op, "allowzero", None)
+        site.rw.set_operand(site.op, 1, site.ints(wanted))
+        site.rw.set_operand(site.op, 0, site["x"])
+        return None
     return [site.new("Reshape", [site["x"], site.ints(wanted)], results=[site.op.result.type])]
 
 
@@ -119,7 +127,7 @@ def _axes(op: Op) -> tuple[int, ...] | None:
     return None if found is None or axes is None else tuple(a % axes for a in found)
 
 
-def _squeeze_twice(site: Site) -> list[Value | None]:
+def _squeeze_twice(site: Site) -> None:
     """Axes of the narrower op are renamed past those of the wider one."""
     inner, outer = _axes(site.node("inner")), _axes(site.op)
     assert inner is not None
@@ -129,7 +137,8 @@ def _squeeze_twice(site: Site) -> list[Value | None]:
     total = rank(site.op.result if unsqueeze else site["x"])
     assert total is not None
     left = [a for a in range(total) if a not in far]
-    return [site.new(site.op.kind, [site["x"], site.ints(sorted({*far, *(left[a] for a in near)}))])]
+    site.rw.set_operand(site.op, 1, site.ints(sorted({*far, *(left[a] for a in near)})))
+    site.rw.set_operand(site.op, 0, site["x"])
 
 
 # -- concat, slice, reduce -------------------------------------------------------------------------------------------
@@ -176,13 +185,23 @@ def _slice_twice(site: Site) -> Refusal | None:
     assert outer is not None
     if {axis for axis, *_ in inner} & {axis for axis, *_ in outer}:
         return Refusal(SkipCode.NOT_CONSTANT, "both slices cut the same axis")
-    return None
+    name = site.op.results[0].name
+    new = sum(constant_bytes(8 * len(column), 1, f"{name}_constant") for column in _columns(site))
+    return grows(new, [site.node("inner")], [site.op])
 
 
-def _one_slice(site: Site) -> list[Value | None]:
+def _one_slice(site: Site) -> None:
+    operands = [site["x"], *(site.ints(column) for column in _columns(site))]
+    for slot, value in enumerate(operands):
+        site.rw.set_operand(site.op, slot, value)
+
+
+def _columns(site: Site) -> list[tuple[int, ...]]:
+    """Starts, ends, axes and, if one is not 1, steps of both slices."""
     cuts = sorted((*(_slice(site.node("inner")) or ()), *(_slice(site.op) or ())))
-    axes, starts, ends, steps = (site.ints(column) for column in zip(*cuts))
-    return [site.new("Slice", [site["x"], starts, ends, axes, steps])]
+    axes, starts, ends, steps = zip(*cuts)
+    needed = set(steps) != {1} or site.op.operand(4) is not None
+    return [starts, ends, axes, steps] if needed else [starts, ends, axes]
 
 
 REDUCTIONS = frozenset(
@@ -321,8 +340,8 @@ def _shape_source(op: Op) -> Value | None:
     return next((v for v in maker.operands if v is not None and v.constant is None and shape(v) == wanted), None)
 
 
-def _shape_of_source(site: Site) -> list[Value | None]:
-    return [site.new("Shape", [_shape_source(site.op)], site.op.attrs)]
+def _shape_of_source(site: Site) -> None:
+    site.rw.set_operand(site.op, 0, _shape_source(site.op))
 
 
 def _typed(op: Op) -> bool:
@@ -350,7 +369,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "cast-cast", "Casts one after the other are one, if the first keeps every value.",
         node("Cast", node("Cast", anything("x"), name="inner", shared=True)),
-        lambda s: [s.new("Cast", [s["x"]], s.op.attrs)], _cast_twice,
+        lambda s: s.rw.set_operand(s.op, 0, s["x"]), _cast_twice,
     ),
     Rule(
         "view-back", "Reshape, Flatten, Squeeze, Unsqueeze that lead back to the shape at the start cancel.",

@@ -11,10 +11,11 @@ from ...ir.constants import Constant
 from ...ir.core import Ints, Op, Value
 from ...ir.dtypes import DType
 from ...ir.ops.access import attr_float, attr_int, attr_ints, attr_text, ints
+from ...ir.types import TensorType
 from ..base import SkipCode
 from .facts import array, dtype, permutation, rank, scalar, shape, static
 from .pattern import anything, const, node
-from .rule import Refusal, Rule, Site, constant_bytes, grows
+from .rule import Check, Refusal, Rule, Site, constant_bytes, grows
 
 Array = np.ndarray[Any, Any]
 
@@ -50,10 +51,12 @@ def _pad_value(op: Op) -> float | None:
 def _spatial(site: Site) -> tuple[int, ...] | None:
     """The amounts of the Pad on the spatial axes, if it pads only those and cuts nothing off."""
     amounts = padding(site.node("pad"))
-    if amounts is None:
+    perm = permutation(site.node("turn")) if "turn" in site else None
+    if amounts is None or ("turn" in site and perm is None):
         return None
     axes = len(amounts) // 2
-    begins, ends = amounts[:axes], amounts[axes:]
+    order = perm or tuple(range(axes))
+    begins, ends = tuple(amounts[a] for a in order), tuple(amounts[axes + a] for a in order)
     if any(begins[:2]) or any(ends[:2]) or min(amounts) < 0:
         return None
     return (*begins[2:], *ends[2:])
@@ -83,7 +86,19 @@ def _merge_pad(site: Site) -> None:
     site.rw.set_attr(site.op, "pads", Ints(pads))
     if site.op.kind == "AveragePool":
         site.rw.set_attr(site.op, "count_include_pad", 1)
-    site.rw.set_operand(site.op, 0, site["x"])
+    if "turn" in site:
+        _unpad(site, site.node("turn"))
+    else:
+        site.rw.set_operand(site.op, 0, site["x"])
+
+
+def _unpad(site: Site, turn: Op) -> None:
+    """Let a Transpose between the Pad and the op read what was padded."""
+    perm, source = permutation(turn), site["x"].type
+    assert perm is not None
+    assert isinstance(source, TensorType)
+    site.rw.set_operand(turn, 0, site["x"])
+    site.rw.retype(turn.result, TensorType(source.dtype, tuple(source.shape[a] for a in perm)))
 
 
 def _pad_conv(site: Site) -> Refusal | None:
@@ -147,22 +162,11 @@ def _pad_average(site: Site) -> Refusal | None:
     return None
 
 
-def _pads(kind: str, check: Any, doc: str) -> Rule:
-    return Rule(f"pad-{kind.lower()}", doc, node(kind, node("Pad", anything("x"), name="pad")), _merge_pad, check)
-
-
-# -- a Pad below a Transpose -------------------------------------------------------------------------------------------
-
-
-def _transposed_pad(site: Site) -> list[Value | None]:
-    perm, amounts = permutation(site.op), padding(site.node("pad"))
-    assert perm is not None
-    assert amounts is not None
-    axes = len(perm)
-    pads = [amounts[a] for a in perm] + [amounts[axes + a] for a in perm]
-    moved = site.new("Transpose", [site["x"]], site.op.attrs)
-    pad = site.node("pad")
-    return [site.new("Pad", [moved, site.ints(pads), *pad.operands[2:3]], pad.attrs, origin=pad)]
+def _pads(kind: str, check: Check, doc: str) -> list[Rule]:
+    """Directly, and with a Transpose in between."""
+    pad = node("Pad", anything("x"), name="pad")
+    patterns = node(kind, pad), node(kind, node("Transpose", pad, name="turn"))
+    return [Rule(f"pad-{kind.lower()}", doc, pattern, _merge_pad, check) for pattern in patterns]
 
 
 # -- affine maps of channels -------------------------------------------------------------------------------------------
@@ -281,16 +285,10 @@ def _base(conv: Op, slot: int) -> str:
 _CONV = node({"Conv", "ConvTranspose"}, anything("x"), const(), name="conv")
 
 RULES: tuple[Rule, ...] = (
-    _pads("Conv", _pad_conv, "Pad with zeros before a Conv becomes its padding."),
-    _pads("MaxPool", _pad_max, "Pad before a MaxPool becomes its padding, if no window's maximum can be padding: "
+    *_pads("Conv", _pad_conv, "Pad with zeros before a Conv becomes its padding."),
+    *_pads("MaxPool", _pad_max, "Pad before a MaxPool becomes its padding, if no window's maximum can be padding: "
           "-inf, an edge that repeats, or zeros behind an op without negative results."),
-    _pads("AveragePool", _pad_average, "Pad with zeros before an AveragePool becomes padding that counts."),
-    Rule(
-        "transpose-pad", "Transpose after Pad pads the transposed tensor, where a Conv or a pool may take it in.",
-        node("Transpose", node("Pad", anything("x"), name="pad", where=lambda op: padding(op) is not None),
-             where=lambda op: permutation(op) is not None),
-        _transposed_pad,
-    ),
+    *_pads("AveragePool", _pad_average, "Pad with zeros before an AveragePool becomes padding that counts."),
     Rule(
         "fold-affine", "BatchNormalization, Mul, Div, Add, Sub by one number per channel after a Conv or ConvTranspose "
         "go into its weights and bias.",

@@ -12,7 +12,7 @@ from ...ir.types import TensorType
 from ..base import SkipCode
 from .facts import broadcasts_into, dtype, is_identity, is_number, permutation, same_type, scalar, shape, uniform
 from .pattern import anything, const, node
-from .rule import Refusal, Rule, Site
+from .rule import Refusal, Rule, Site, constant_bytes, grows
 
 
 def _first(site: Site) -> list[Value | None]:
@@ -161,13 +161,43 @@ def _merged_bounds(site: Site) -> tuple[float, float]:
     return low, high
 
 
-def _merge_clips(site: Site) -> list[Value | None]:
-    low, high = _merged_bounds(site)
-    if (low, high) == (0.0, math.inf):
-        return [site.new("Relu", [site["x"]])]
-    kind = dtype(site.op.result)
-    bounds = [None if math.isinf(b) else site.const(b, dtype=kind) for b in (low, high)]
-    return [site.new("Clip", [site["x"], *bounds])]
+def _kept_clip(site: Site) -> tuple[Op, Op]:
+    """Which op stays, a Clip if there is one, and which goes."""
+    inner, outer = site.node("inner"), site.op
+    return (inner, outer) if outer.kind == "Relu" else (outer, inner)
+
+
+def _merge_clips(site: Site) -> list[Value | None] | None:
+    kept, _ = _kept_clip(site)
+    for slot, number in enumerate(_merged_bounds(site), start=1):
+        value = _bound(site, slot, number)
+        if value is not None or slot < len(kept.operands):
+            while slot > len(kept.operands):
+                site.rw.set_operand(kept, len(kept.operands), None)
+            site.rw.set_operand(kept, slot, value)
+    if kept is site.op:
+        site.rw.set_operand(kept, 0, site["x"])
+        return None
+    return [kept.result]
+
+
+def _bound(site: Site, slot: int, number: float) -> Value | None:
+    """A bound of the one Clip: a constant of the two if one has the number."""
+    if math.isinf(number):
+        return None
+    return _known_bound(site, slot, number) or site.const(number, dtype=dtype(site.op.result))
+
+
+def _known_bound(site: Site, slot: int, number: float) -> Value | None:
+    found = [op.operand(slot) for op in _kept_clip(site) if op.kind == "Clip"]
+    return next((v for v in found if v is not None and scalar(v) == number), None)
+
+
+def _clip_check(site: Site) -> Refusal | None:
+    kept, gone = _kept_clip(site)
+    bounds = enumerate(_merged_bounds(site), start=1)
+    fresh = [n for slot, n in bounds if not math.isinf(n) and _known_bound(site, slot, n) is None]
+    return grows(len(fresh) * constant_bytes(4, 0, f"{site.op.results[0].name}_constant"), [gone], [kept])
 
 
 def _whole(op: Op) -> bool:
@@ -232,6 +262,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "clip-clip", "Relu and Clip with constant bounds one after the other are one Clip.",
         node({"Clip", "Relu"}, node({"Clip", "Relu"}, anything("x"), name="inner", where=_clips), where=_clips),
-        _merge_clips,
+        _merge_clips, _clip_check,
     ),
 )  # fmt: skip

@@ -43,15 +43,13 @@ def _swaps_matrix(op: Op) -> bool:
 def _absorb(slot: int) -> Rule:
     flag = "transB" if slot else "transA"
 
-    def build(site: Site) -> list[Value | None]:
-        gemm = site.op
-        operands = list(gemm.operands)
-        operands[slot] = site["x"]
-        return [site.new("Gemm", operands, {**gemm.attrs, flag: 1 - attr_int(gemm, flag)})]
+    def build(site: Site) -> None:
+        site.rw.set_operand(site.op, slot, site["x"])
+        site.rw.set_attr(site.op, flag, None if attr_int(site.op, flag) else 1)
 
     turned = node("Transpose", anything("x"), where=_swaps_matrix)
     pattern = node("Gemm", anything(), turned) if slot else node("Gemm", turned)
-    return Rule("transpose-gemm", "Gemm of a transposed matrix transposes by itself.", pattern, build)
+    return Rule("transpose-gemm", "Gemm of a transposed matrix transposes by itself.", pattern, build, exact=False)
 
 
 def _plain_product(op: Op) -> bool:
