@@ -120,9 +120,9 @@ def _run_body(body: Graph, arguments: Sequence[Array], module: Module, scope: di
 
 
 def _with_bodies(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
-    if op.kind not in _REGIONS:
+    if op.kind not in BODIES:
         raise error(Code.UNSUPPORTED_MODEL, f"{op.kind} has no reference implementation", where=str(op.loc))
-    return _REGIONS[op.kind](op, arrays, module, scope)
+    return BODIES[op.kind](op, arrays, module, scope)
 
 
 def _if(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
@@ -188,4 +188,4 @@ def _stack(row: list[Array], value: Value, axis: int) -> Array:
     return np.zeros(0, value.type.dtype.numpy if isinstance(value.type, UnrankedTensor) else np.float32)
 
 
-_REGIONS = {"If": _if, "Loop": _loop, "Scan": _scan, "SequenceMap": _sequence_map}
+BODIES = {"If": _if, "Loop": _loop, "Scan": _scan, "SequenceMap": _sequence_map}
