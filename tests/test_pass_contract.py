@@ -152,6 +152,7 @@ def test_every_registered_pass_is_complete() -> None:
         found = registry.find(name)
         assert found.name == name
         assert found.__doc__
+        assert not found.__doc__.startswith(f"{found.__name__}("), f"{name} has only the docstring of a dataclass"
         assert found.effect in (EXACT, LOSSY) or isinstance(found.effect, Effect)
         assert all(after in registry.names() for after in found.after), found.after
         for field in dataclasses.fields(found):
