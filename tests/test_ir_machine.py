@@ -245,7 +245,7 @@ def check_export(module: Module) -> None:
     expected = evaluate(module, given)
     found = Session(proto.SerializeToString(), optimize=False).run(given)
     for name, wanted in zip(module.graph.output_names, expected):
-        assert same(found[name], wanted), f"{name}: {found[name]} against {wanted}"
+        assert same(found[name], wanted), f"{name}: {found[name]!r} against {wanted!r}"
 
 
 def same(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:
