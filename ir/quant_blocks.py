@@ -196,7 +196,7 @@ def pieces(constant: Constant, spec: QSpec) -> Iterator[Piece]:
 def _row_pieces(constant: Constant, rows: int, length: int, block: int) -> Iterator[Piece]:
     """Groups along the rows of a [rows, length] matrix."""
     blocks = -(-length // block)
-    step = max(2, _PIECE // length // 2 * 2)  # even, so that every piece starts on a byte
+    step = max(1, _PIECE // length)
     for first in range(0, rows, step):
         count = min(step, rows - first)
         flat = constant.flat(first * length, (first + count) * length).astype(np.float32, copy=False)
@@ -212,9 +212,7 @@ def _column_pieces(constant: Constant, outer: int, depth: int, inner: int, block
         for b, first in enumerate(range(0, depth, block)):
             height = min(block, depth - first)
             start = (o * depth + first) * inner
-            begin = start - start % 4  # whole bytes, whatever the width
-            flat = constant.flat(begin, start + height * inner).astype(np.float32, copy=False)
-            x = flat[start - begin :].reshape(height, inner)
+            x = constant.flat(start, start + height * inner).astype(np.float32, copy=False).reshape(height, inner)
             if height < block:
                 x = np.concatenate([x, np.zeros((block - height, inner), np.float32)])
             yield Piece(x, start, (o * -(-depth // block) + b) * inner, None, height)

@@ -7,9 +7,12 @@ import json
 import numpy as np
 import pytest
 from kit.net import Net
+from kit.real import RealModel, real_models
 
+from mlc.backends.agreement import AgreementMeter
 from mlc.backends.onnx import to_proto
 from mlc.backends.ort import Session
+from mlc.frontends.onnx import load
 from mlc.ir.constants import Constant, ConvertedPayload
 from mlc.ir.core import Module
 from mlc.ir.dtypes import DType
@@ -157,6 +160,29 @@ def test_scope() -> None:
     with pytest.raises(MlcError) as caught:
         Fp16(min_elements=1 << 20)(module, Context(scope=Scope(on=frozenset({add}))))
     assert caught.value.diagnostics[0].code is Code.CANNOT_HONOUR
+
+
+def test_a_constant_with_a_reader_outside_the_scope_stays() -> None:
+    net = Net()
+    x = net.input("x", F32, 64)
+    w = net.const(floats(0, 64, 64), "w")
+    module = net.done(net.op("Add", [x, w]), net.op("Mul", [x, w]))
+    (add, _) = (op.name for op in module.walk())
+    small = Fp16()(module, Context(scope=Scope(but=frozenset({add}))))
+    assert set(small.constants) == {"w"}
+    assert [(s.site, s.code) for s in last(small).skipped] == [("w", SkipCode.SHARED)]
+
+
+@pytest.mark.real
+@real_models()
+def test_real_models_keep_their_outputs(model: RealModel) -> None:
+    small = Fp16()(load(model.path))
+    feeds, meter = model.feeds(), AgreementMeter()
+    meter.update(Session(model.path).run(feeds), Session(small).run(feeds))
+    cosine = meter.result().cosine
+    assert cosine is not None
+    assert cosine > 0.9995
+    assert to_proto(small).ByteSize() <= to_proto(load(model.path)).ByteSize()
 
 
 def test_the_plan_is_data() -> None:

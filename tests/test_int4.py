@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.graphs import modules
 from kit.net import Net
+from kit.real import RealModel, real_models
 
+from mlc.backends.agreement import AgreementMeter
 from mlc.backends.legalize import ACCURACY, legalize
+from mlc.backends.onnx import to_proto
 from mlc.backends.ort import Session
 from mlc.backends.targets import parse_target
+from mlc.frontends.onnx import load
 from mlc.ir.constants import Constant
 from mlc.ir.core import Ints, Module, Op
 from mlc.ir.dtypes import DType
@@ -252,6 +256,12 @@ def test_what_is_skipped_says_why(name: str) -> None:
     assert caught.value.diagnostics[0].code is Code.CANNOT_HONOUR
 
 
+def test_a_skip_for_size_says_the_bytes() -> None:
+    module, _ = _skipping("small")
+    (skip,) = Int4().plan(module, Context()).skipped
+    assert skip.why == "512 bytes now, 586 with scales and padding"
+
+
 def test_scope_keeps_what_it_names() -> None:
     module = mlp()
     (gemm,) = names(module, "Gemm")
@@ -304,6 +314,24 @@ def test_emptied_blocks_stay_finite() -> None:
     found = next(iter(Session(legalize(small).module).run({"x": floats(1, 3, 128)}).values()))
     assert np.isfinite(found).all()
     assert np.abs(found[:, 3]).max() == 0
+
+
+@pytest.mark.real
+@real_models()
+def test_real_models(model: RealModel) -> None:
+    """The artifact loads, agrees, is not larger; what keeps its floats has a reason."""
+    module = load(model.path)
+    small = Int4()(module, Context(target=parse_target("ort(cpu)")))
+    report = small.history[-1]
+    assert report.done or report.skipped  # type: ignore[attr-defined]
+    lowered = legalize(small).module
+    assert not any(op.kind == "DequantizeLinear" and op.attrs.get("block_size") for op in lowered.walk())
+    feeds, meter = model.feeds(), AgreementMeter()
+    meter.update(Session(model.path).run(feeds), Session(lowered).run(feeds))
+    agreement = meter.result().cosine
+    assert agreement is not None
+    assert agreement > 0.98
+    assert to_proto(lowered).ByteSize() <= to_proto(module).ByteSize()
 
 
 @pytest.mark.parametrize("field", [{"block": 48}, {"accuracy_level": 2}, {"scale": "bf16"}, {"block": "32"}])

@@ -274,6 +274,27 @@ def test_blocks_that_the_kernel_refuses_stay_standard(block: int) -> None:
     assert NBITS not in kinds(agree(module, {"x": floats(1, 3, 64)}, EXACT))
 
 
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm"])
+def test_blocks_along_the_wrong_axis_stay_standard(kind: str) -> None:
+    net = Net()
+    x = net.input("x", F32, 3, 64)
+    module = net.done(net.op(kind, [x, blocked(net, floats(0, 64, 64), 1)]))
+    assert NBITS not in kinds(agree(module, {"x": floats(1, 3, 64)}, EXACT))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_unsigned_codes_without_zero_points(axis: int) -> None:
+    """Then the zero point is 0, not the middle of the range that the kernel takes by default."""
+    net = Net()
+    codes = net.const(np.random.default_rng(0).integers(0, 16, (64, 64)).astype(np.uint8), dtype=DType.U4)
+    scale = net.const(np.full((2, 64) if axis == 0 else (64, 2), 0.5, np.float32))
+    w = net.op("DequantizeLinear", [codes, scale], [tensor(F32, 64, 64)], {"axis": axis, "block_size": 32})
+    x, ids = net.input("x", F32, 3, 64), net.input("ids", I64, 2)
+    used = net.op("MatMul", [x, w]) if axis == 0 else net.op("Gather", [w, ids])
+    lowered = agree(net.done(used), {"x": floats(1, 3, 64), "ids": np.array([0, 63])}, EXACT)
+    assert "DequantizeLinear" not in kinds(lowered)
+
+
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 
