@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..axis_solver import Solver
+from ..axis_solver import Opaque, Solver
 from ..core import Op
 from . import axes_rules_linear as linear
 from . import axes_rules_move as move
@@ -29,6 +29,10 @@ def first_operand(op: Op, s: Solver) -> None:
 
 
 def dropout(op: Op, s: Solver) -> None:
+    """Passes at inference; while training, which positions are dropped depends on their order."""
+    training = op.operand(2)
+    if training is not None and (training.constant is None or training.constant.array().any()):
+        raise Opaque("random")
     types = s.need(op, 0)
     for index in range(len(op.results)):
         s.out(op, types, index)

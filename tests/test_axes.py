@@ -1,0 +1,242 @@
+"""The axis analysis: permuting free classes never changes a function, and nothing is pinned or joined needlessly."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from kit.nets import NETS, Layers
+from kit.permute import permutations, relative, run
+from kit.real import real_models
+
+from mlc.frontends.onnx import load
+from mlc.ir.axes import analyse
+from mlc.ir.core import Ints, Module
+from mlc.ir.dtypes import DType
+
+#: Free classes of the hand-built nets: their sizes.
+SIZES = {
+    "mlp": [48, 40, 20],
+    "vgg16": [16, 12, 10, 10, 10, 10, 10, 10, 8, 8, 8, 6, 6, 4, 4],
+    "vgg_flatten": [12, 10, 8],
+    "resnet20_conv": [32] * 4 + [16] * 4 + [8] * 4,
+    "resnet20_pad": [32] * 3 + [16] * 3 + [8] * 6 + [4] * 2,
+    "densenet": [8, 6, 6, 6],
+    "mobilenet": [48, 48, 8, 6],
+    "multiplier": [6, 2],
+    "grouped": [8, 4, 4, 4],
+    "shufflenet": [4, 4, 2, 2, 2],
+    "unet": [12, 10, 10, 8, 6],
+    "group_norm": [6, 4, 3],
+    "nhwc": [10, 6],
+    "lstm": [10, 8],
+    "gru": [10, 8],
+    "bert": [40, 12, 5, 5, 4],
+    "vit": [20, 12, 4, 3],
+    "gqa_decoder": [64, 48, 4, 4, 3, 2],
+    "rope_decoder": [64, 48, 4, 3, 2, 2],
+    "tied": [10],
+    "branches": [12, 10],
+    "loops": [8],
+    "quantized": [8, 6],
+}
+#: Sites that may stay behind without a trace, and why.
+BLIND = {
+    "bert": 2,  # the bias of the keys: softmax does not see a constant added to every score of a row
+    "tied": 1,  # the only site
+    "branches": 3,  # the branch that is not taken
+}
+
+
+def test_every_net_has_its_known_classes():
+    assert set(SIZES) == set(NETS)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_class_counts(name):
+    module, _ = NETS[name]()
+    assert sorted((c.size for c in analyse(module).free), reverse=True) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_permuting_all_free_classes_keeps_the_outputs(name):
+    module, feeds = NETS[name]()
+    axes, before = analyse(module), run(module, feeds)
+    for seed in range(3):
+        after = run(axes.permuted(permutations(axes, seed)), feeds)
+        assert relative(before, after) < 1e-5
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_leaving_one_site_behind_changes_the_outputs(name):
+    """Otherwise the site was joined to the class needlessly."""
+    module, feeds = NETS[name]()
+    axes, before = analyse(module), run(module, feeds)
+    unseen = 0
+    for c in axes.free:
+        turn = {c.id: np.roll(np.arange(c.size), 1)}
+        unseen += sum(relative(before, run(axes.permuted(turn, leave_out=s), feeds)) < 1e-5 for s in c.sites)
+    assert unseen == BLIND.get(name, 0)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_back_and_forth_is_the_identity_and_pins_hold(name):
+    module, _ = NETS[name]()
+    axes = analyse(module)
+    order = permutations(axes, 0)
+    there = axes.permuted(order)
+    back = analyse(there).permuted({c: np.argsort(p) for c, p in order.items()})
+    free = {(s.constant, s.axis) for c in axes.free for s in c.sites}
+    for constant, value in module.constants.items():
+        original = value.constant.array()
+        assert np.array_equal(original, back.constants[constant].constant.array())
+        moved = there.constants[constant].constant.array()
+        if not any((constant, axis) in free for axis in range(original.ndim)):
+            assert np.array_equal(original, moved)
+
+
+def test_classes_are_numbered_the_same_in_a_clone():
+    module, _ = NETS["bert"]()
+    one, two = analyse(module), analyse(module.clone())
+    assert [(c.id, c.size, c.sites) for c in one.classes] == [(c.id, c.size, c.sites) for c in two.classes]
+
+
+# -- what must be pinned (each of these was once a spurious free class in some tool) ------------------------------
+
+
+def _free(net: Layers, *outputs) -> list[int]:
+    return sorted(c.size for c in analyse(net.done(*outputs)).free)
+
+
+def test_operands_that_no_rule_mentions_are_pinned():
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 3, 4, 4)
+    y = net.op("Resize", [x, None, net.const(np.array([1, 1, 2, 2], np.float32))], attrs={"mode": "nearest"})
+    assert _free(net, y) == []
+
+
+def test_generated_order_is_pinned():
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 6)
+    h = net.linear(x, 6, 10)
+    ramp = net.op("Range", [net.const(np.float32(i)) for i in (0, 10, 1)])
+    assert _free(net, net.linear(net.op("Add", [h, ramp]), 10, 3)) == []
+
+
+def test_a_dynamic_slice_pins_and_a_constant_one_cuts():
+    for dynamic, wanted in ((True, []), (False, [4, 6])):
+        net = Layers()
+        x = net.input("x", DType.F32, "N", 6)
+        end = net.input("end", DType.I64, 1) if dynamic else net.ints(4)
+        h = net.linear(x, 6, 10)
+        cut = net.op("Slice", [h, net.ints(0), end, net.ints(1)])
+        total = net.op("ReduceSum", [cut, net.ints(1)])
+        assert _free(net, net.op("Add", [total, net.linear(h, 10, 3)])) == wanted
+
+
+def test_ids_pin_the_table_they_address():
+    net = Layers()
+    ids = net.input("ids", DType.I64, "N")
+    x = net.op("Gather", [net.weight(20, 8), ids], attrs={"axis": 0})
+    assert _free(net, net.linear(x, 8, 3)) == [8]
+
+
+@pytest.mark.parametrize("kind", ["CumSum", "ArgMax", "TopK", "LRN", "EyeLike"])
+def test_order_sensitive_operators_pin(kind):
+    net = Layers()
+    x = net.input("x", DType.F32, 2, 6)
+    h = net.linear(x, 6, 8)
+    if kind == "CumSum":
+        y = net.op(kind, [h, net.const(np.int64(1))])
+    elif kind == "ArgMax":
+        y = net.op(kind, [h], attrs={"axis": 1})
+    elif kind == "TopK":
+        y = net.node(kind, [h, net.ints(3)], None, {"axis": 1}, count=2).results[0]
+    elif kind == "LRN":
+        y = net.op(kind, [net.reshape(h, 2, 8, 1, 1)], attrs={"size": 3})
+    else:
+        y = net.op("MatMul", [h, net.op("EyeLike", [net.weight(8, 8)])])
+    assert 8 not in _free(net, y)
+
+
+def test_unknown_operators_pin_everything_they_touch():
+    net = Layers()
+    x = net.input("x", DType.F32, 2, 6)
+    h = net.linear(x, 6, 8)
+    y = net.op("my.domain::Thing", [h, net.weight(5, 5)], [h.type])
+    axes = analyse(net.done(net.linear(y, 8, 3)))
+    assert axes.free == ()
+    assert any(c.pin.code == "unknown-operator" and "Thing" in str(c.pin) for c in axes.pinned)
+
+
+def test_values_captured_by_an_opaque_body_are_pinned():
+    net = Layers()
+    x = net.input("x", DType.F32, 2, 6)
+    h = net.relu(net.linear(x, 6, 8))
+    body = net.body()
+    inner = body.op("Neg", [h], [h.type])
+    body.output(inner)
+    y = net.node("my.domain::Maybe", [x], [h.type], regions={"body": body.graph}).result
+    assert analyse(net.done(net.linear(net.op("Add", [y, net.linear(h, 8, 8)]), 8, 3))).free == ()
+
+
+def test_a_mean_over_a_class_is_marked_count_sensitive():
+    net = Layers()
+    x = net.input("x", DType.F32, 2, 6)
+    h = net.linear(x, 6, 8)
+    mean = net.op("ReduceMean", [h, net.ints(1)])
+    (only,) = analyse(net.done(net.op("Add", [mean, net.linear(h, 8, 3)]))).free
+    assert "count-sensitive" in only.marks
+
+
+# -- size and speed -----------------------------------------------------------------------------------------------
+
+
+def chain(blocks: int) -> Module:
+    """Residual blocks of six ops each."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 8, 16)
+    w, up, down = net.vector(16), net.weight(16, 32), net.weight(32, 16)
+    scale = net.const(np.ones(16, np.float32))
+    for _ in range(blocks):
+        h = net.op("LayerNormalization", [x, scale, w], [x.type], {"axis": -1})
+        h = net.op("MatMul", [h, up])
+        h = net.op("MatMul", [net.op("Relu", [h], [h.type]), down], [x.type])
+        x = net.op("Add", [x, h], [x.type])
+    return net.done(net.op("Transpose", [x], None, {"perm": Ints((0, 2, 1))}))
+
+
+def test_five_thousand_ops_in_two_seconds():
+    module = chain(1000)
+    start = time.process_time()
+    analyse(module)
+    assert time.process_time() - start < 2
+
+
+# -- real models --------------------------------------------------------------------------------------------------
+
+#: Outputs that react to rounding: a near-zero output, and integer arithmetic between dynamic scales.
+LOOSE = {"ppocrv4_det": 1e-2, "smart_turn": 1e-2}
+
+
+@real_models()
+def test_real_models_keep_their_outputs_under_permutation(model):
+    module = load(model.path)
+    feeds = model.feeds(0)
+    axes = analyse(module)
+    assert axes.free
+    before = run(module, feeds)
+    assert relative(before, run(axes.permuted(permutations(axes, 0)), feeds)) < LOOSE.get(model.name, 1e-4)
+
+
+@real_models("mobilenet_v2", "opennsfw", "opennsfw_unfolded", "minilm")
+def test_real_models_have_the_classes_found_by_hand(model):
+    found = Counter(c.size for c in analyse(load(model.path)).free)
+    if model.name.startswith("opennsfw"):  # two exports of one net
+        assert found == {1024: 1, 512: 1, 256: 7, 128: 13, 64: 9, 32: 6}
+    elif model.name == "mobilenet_v2":
+        assert sum(found.values()) == 25
+    else:
+        assert found == {1536: 6, 32: 12, 12: 6}
