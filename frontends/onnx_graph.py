@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto
@@ -25,6 +26,26 @@ _UNTYPED = UnrankedTensor(DType.F32)
 _HUGE = 1 << 62  # elements
 
 
+@dataclass
+class _Frame:
+    """One graph under construction: what its names mean and what the file says of them."""
+
+    graph: Graph
+    scope: dict[str, Value]
+    types: Mapping[str, TypeProto]
+    docs: Mapping[str, str]
+    main: bool
+    where: str
+
+    def declared(self, name: str) -> Type | None:
+        proto = self.types.get(name)
+        return None if proto is None else read_type(proto, f"value {name!r}")
+
+
+def _docs(proto: GraphProto) -> dict[str, str]:
+    return {v.name: v.doc_string for v in (*proto.value_info, *proto.output, *proto.input) if v.doc_string}
+
+
 class GraphBuilder:
     """Builds the graphs of one module. Value and node names are made unique over all graphs of it."""
 
@@ -38,85 +59,71 @@ class GraphBuilder:
         self._names.taken.update(name for node in proto.node for name in node.output)
         self._names.taken.update(v.name for v in (*proto.input, *proto.output))
         self._names.taken.update(t.name for t in proto.initializer)
+        self._names.taken.update(t.values.name for t in proto.sparse_initializer)
         return self._graph(proto, {}, None, "the main graph")
 
     def _graph(self, proto: GraphProto, outer: Mapping[str, Value], owner: NodeProto | None, where: str) -> Graph:
-        main = owner is None
-        scope = dict(outer)
-        types = declared_types(proto)
-        docs = {v.name: v.doc_string for v in (*proto.value_info, *proto.output, *proto.input) if v.doc_string}
-        constants = self._initializers(proto, where)
-        inputs = [i for i in proto.input if i.name not in constants or (main and self.overridable)]
-        graph = Graph(proto.name)
+        frame = _Frame(Graph(proto.name), dict(outer), declared_types(proto), _docs(proto), owner is None, where)
+        graph = frame.graph
         graph.doc = proto.doc_string
-        for entry in inputs:
-            value = self._value(entry.name, types, docs, main)
-            if main and not entry.HasField("type") and entry.name not in constants:
-                raise broken(f"input {entry.name!r} has no type", where)
-            graph._add_input(value)
-            scope[entry.name] = value
-            if entry.name in constants:
-                self.module.defaults[value.name] = constants.pop(entry.name)
+        constants = self._initializers(proto)
+        for entry in proto.input:
+            if entry.name not in constants or (frame.main and self.overridable):
+                self._input(entry.name, frame, constants)
         for name, constant in constants.items():
-            scope[name] = self._constant(name, constant, types, docs, main)
+            self._constant(name, constant, frame)
         for node in proto.node:
-            self._node(node, graph, scope, types, docs, main, where)
+            self._node(node, frame)
         for entry in proto.output:
-            graph._add_output(scope[entry.name], entry.name)
+            graph._add_output(frame.scope[entry.name], entry.name)
             if entry.doc_string:
                 graph.output_docs[entry.name] = entry.doc_string
         return graph
 
-    def _initializers(self, proto: GraphProto, where: str) -> dict[str, Constant]:
+    def _initializers(self, proto: GraphProto) -> dict[str, Constant]:
         found = {t.name: self.reader.constant(t, f"initializer {t.name!r}") for t in proto.initializer}
         for sparse in proto.sparse_initializer:
             name = sparse.values.name
             found[name] = self.reader.sparse(sparse, f"sparse initializer {name!r}")
         return found
 
-    def _constant(
-        self, name: str, constant: Constant, types: Mapping[str, TypeProto], docs: Mapping[str, str], main: bool
-    ) -> Value:
-        value = self.module._add_constant(name if main else self._unique(name), constant)
+    def _input(self, name: str, frame: _Frame, constants: dict[str, Constant]) -> None:
+        """An argument; one that is an initializer too takes it as its default."""
+        value = self._value(name, frame)
+        if name in constants:
+            default = constants.pop(name)
+            self.module.defaults[name] = default
+            if value.declared is None:
+                value.type = default.type
+        elif frame.main and value.declared is None:
+            raise broken(f"input {name!r} has no type", frame.where)
+        frame.graph._add_input(value)
+        frame.scope[name] = value
+
+    def _constant(self, name: str, constant: Constant, frame: _Frame) -> None:
+        value = self.module._add_constant(name if frame.main else self._names.reserve(name), constant)
         constant.origin = name
-        value.declared, value.doc = self._declared(name, types), docs.get(name, "")
-        return value
+        value.declared, value.doc = frame.declared(name), frame.docs.get(name, "")
+        frame.scope[name] = value
 
-    def _value(self, name: str, types: Mapping[str, TypeProto], docs: Mapping[str, str], main: bool) -> Value:
-        declared = self._declared(name, types)
+    def _value(self, name: str, frame: _Frame) -> Value:
+        declared = frame.declared(name)
         known = declared and _without_marks(declared)
-        value = Value(known or _UNTYPED, name if main or not name else self._unique(name))
-        value.declared, value.doc = declared, docs.get(name, "")
+        value = Value(known or _UNTYPED, name if frame.main or not name else self._names.reserve(name))
+        value.declared, value.doc = declared, frame.docs.get(name, "")
         return value
 
-    def _declared(self, name: str, types: Mapping[str, TypeProto]) -> Type | None:
-        proto = types.get(name)
-        return None if proto is None else read_type(proto, f"value {name!r}")
-
-    def _unique(self, name: str) -> str:
-        return self._names.reserve(name)
-
-    def _node(
-        self,
-        node: NodeProto,
-        graph: Graph,
-        scope: dict[str, Value],
-        types: Mapping[str, TypeProto],
-        docs: Mapping[str, str],
-        main: bool,
-        where: str,
-    ) -> None:
-        label = node_label(node, where)
+    def _node(self, node: NodeProto, frame: _Frame) -> None:
+        label = node_label(node, frame.where)
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain == "" and node.op_type == "Constant":
-            (name,) = node.output
-            scope[name] = self._constant(name, self._constant_node(node, label), types, docs, main)
+            self._constant(node.output[0], self._constant_node(node, label), frame)
             return
         node_name = self._node_names.reserve(node.name) if node.name else ""  # before the bodies take theirs
-        regions = {
-            a.name: self._graph(a.g, scope, node, f"{a.name} of {label}") for a in node.attribute if _is_graph(a)
-        }
-        results = [self._value(name, types, docs, main) for name in node.output]
+        scope = frame.scope
+        bodies = [a for a in node.attribute if _is_graph(a)]
+        regions = {a.name: self._graph(a.g, scope, node, f"{a.name} of {label}") for a in bodies}
+        results = [self._value(name, frame) for name in node.output]
         while results and not results[-1].name:
             results.pop()
         op = Op(
@@ -130,7 +137,7 @@ class GraphBuilder:
         )
         op.doc, op.overload = node.doc_string, node.overload
         op.meta = {e.key: e.value for e in node.metadata_props}
-        graph._insert(op)
+        frame.graph._insert(op)
         scope.update((name, result) for name, result in zip(node.output, results) if name)
 
     def _constant_node(self, node: NodeProto, label: str) -> Constant:
