@@ -1,0 +1,85 @@
+"""The documents keep their word: links lead somewhere, the pass of the guide works as printed, examples run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit.real import real_model
+from test_compiler import two_layers
+
+import mlc
+from mlc.backends.ort import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+EXAMPLES = {
+    "demo": "ppocrv4_rec",
+    "simplify": "opennsfw_unfolded",
+    "prune": "mnist_cnn",
+    "int4": "",
+    "fp16": "mobilenet_v2",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_named_in_the_text_exist(page: Path) -> None:
+    for name in re.findall(
+        r"`((?:tests|examples|benchmarks|docs|ir|passes|backends|frontends|dsl)/[\w/]+\.\w+)`", page.read_text()
+    ):
+        assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_pass_of_the_guide_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, use, *_ = blocks(ROOT / "docs" / "writing-a-pass.md", "python")
+    (tmp_path / "my_passes.py").write_text(code)
+    two_layers(tmp_path).rename(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    exec(compile(use, "writing-a-pass.md", "exec"), {})
+    before = mlc.load(tmp_path / "model.onnx")
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 64), dtype=np.float32)}
+    expected, found = (Session(m).run(feeds)["y"] for m in (before, mlc.load(tmp_path / "rounded.onnx")))
+    assert not np.array_equal(expected, found)
+    np.testing.assert_allclose(expected, found, atol=0.05 * float(np.abs(expected).max()))
+    sys.modules.pop("my_passes", None)
+
+
+def test_every_pass_has_its_page_and_its_example() -> None:
+    from mlc.passes import registry
+
+    listed = (ROOT / "docs" / "passes.md").read_text()
+    for name in registry.BUILTIN:
+        assert (ROOT / "docs" / "passes" / f"{name}.md").exists(), name
+        assert f"| `{name}` |" in listed
+        assert name in EXAMPLES
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str) -> None:
+    if EXAMPLES[name]:
+        real_model(EXAMPLES[name])
+    if name == "demo" and importlib.util.find_spec("PIL") is None:
+        pytest.skip("the demo renders text with Pillow, which is not installed")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout
