@@ -30,9 +30,13 @@ def test_a_file_appears_with_its_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt(), MemoryError()])
 def test_nothing_is_left_when_the_work_fails(tmp_path: Path, failure: BaseException) -> None:
-    with pytest.raises(type(failure)), staged(Layout(tmp_path / "net.mlc")) as folder:
-        (folder / "model.onnx").write_bytes(b"half")
-        raise failure
+    def work() -> None:
+        with staged(Layout(tmp_path / "net.mlc")) as folder:
+            (folder / "model.onnx").write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        work()
     assert list(tmp_path.iterdir()) == []
 
 
