@@ -12,6 +12,7 @@ from ...ir.axes import Index
 from .criteria import Scores
 from .groups import Group
 
+SLACK = Fraction(1, 10**6)  # of a unit: ratios are binary fractions
 WIDE = 32  # groups from this size up keep a multiple
 
 
@@ -22,7 +23,7 @@ def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
     if size >= WIDE and multiple > 1:
         nearest = int(keep / multiple + Fraction(1, 2)) * multiple
         return min(size, max(multiple, nearest))
-    return min(size, max(1, math.ceil(keep)))
+    return min(size, max(1, math.ceil(keep - SLACK)))
 
 
 def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
@@ -37,7 +38,7 @@ def across(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, 
         return {}
     pool = np.concatenate([scores[g.id] for g in groups])
     owner = np.concatenate([np.full(g.size, i) for i, g in enumerate(groups)])
-    gone = np.argsort(pool, kind="stable")[: int(len(pool) * Fraction(str(ratio)))]
+    gone = np.argsort(pool, kind="stable")[: int(len(pool) * Fraction(str(ratio)) + SLACK)]
     lost = np.bincount(owner[gone], minlength=len(groups))
     return {
         g.id: best(scores[g.id], rounded(g.size - int(n), g.size, multiple) if n else g.size)

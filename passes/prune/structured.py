@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
@@ -77,9 +78,9 @@ class Prune(Pass):
 
     def plan(self, module: Module, ctx: Context) -> PrunePlan:
         axes = analyse(module)
-        groups, skipped = find_groups(module, axes, ctx.scope)
+        groups, skipped = find_groups(module, axes, ctx.scope, nested=self.ratio is None)
         if self.ratio is None:
-            return self._plan_exact(module, groups, skipped, ctx)
+            return self._plan_exact(module, skipped, ctx)
         return self._plan_ratio(module, axes, groups, skipped, ctx)
 
     def _plan_ratio(
@@ -102,7 +103,7 @@ class Prune(Pass):
             skipped += [_too_small(g) for g in groups if g.id not in kept and self.allocation == "uniform"]
         return _with_totals(PrunePlan(tuple(skipped), _notes(groups, plans), plans), module, twin)
 
-    def _plan_exact(self, module: Module, groups: list[Group], skipped: list[Skipped], ctx: Context) -> PrunePlan:
+    def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
         twin = module.clone()
         rounds, opaque = find_rounds(twin, ctx.scope, self.name)
         plan = PrunePlan((*skipped, *opaque), ("only units that change no output were looked for",), rounds=rounds)
@@ -167,12 +168,13 @@ def _with_totals(plan: PrunePlan, before: Module, after: Module) -> PrunePlan:
         plan,
         parameters=(a.parameters, b.parameters),
         weight_bytes=(a.weight_bytes, b.weight_bytes),
-        macs=(_text(a.macs), _text(b.macs)),
+        macs=(amount(a.macs), amount(b.macs)),
     )
 
 
-def _text(dim: _dims.Dim) -> str:
-    return str(dim)
+def amount(dim: _dims.Dim) -> str:
+    """An amount as text. Unknown sizes have no names that two runs share."""
+    return re.sub(r'"?\?\w+"?', "?", str(dim))
 
 
 def _bytes(module: Module, g: GroupPlan) -> int:

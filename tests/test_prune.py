@@ -1,0 +1,199 @@
+"""Structured pruning: the laws, the sizes, the scope."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit import plant
+from kit.nets import NETS, Layers
+from kit.permute import relative, run
+
+from mlc.backends.onnx import to_proto
+from mlc.frontends.onnx import load
+from mlc.ir.axes import analyse
+from mlc.ir.core import Module
+from mlc.ir.cost import module_cost
+from mlc.ir.dtypes import DType
+from mlc.ir.errors import MlcError
+from mlc.ir.text import print_module
+from mlc.ir.verify import verify
+from mlc.passes.base import Context, Scope, SkipCode
+from mlc.passes.prune.allocate import rounded
+from mlc.passes.prune.ranges import parse_ranges, ranges
+from mlc.passes.prune.structured import Prune, PrunePlan, amount
+
+ALL = tuple(NETS)
+
+
+def plan_of(module: Module) -> PrunePlan:
+    plan = module.history[-1].plan
+    assert isinstance(plan, PrunePlan)
+    return plan
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_zero_ratio_is_the_identity(name):
+    module, _ = NETS[name]()
+    pruned = Prune(ratio=0.0)(module)
+    assert print_module(pruned, digests=True) == print_module(module, digests=True)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("name", ALL)
+def test_pruned_nets_verify_run_and_cost_what_was_planned(name, ratio):
+    module, feeds = NETS[name]()
+    pruned = Prune(ratio=ratio, multiple=1)(module)
+    verify(pruned)
+    before, after = run(module, feeds), run(pruned, feeds)
+    assert [y.shape for y in before] == [y.shape for y in after]
+    plan, cost = plan_of(pruned), module_cost(pruned)
+    assert plan.groups
+    assert plan.parameters == (module_cost(module).parameters, cost.parameters)
+    assert plan.weight_bytes[1] == cost.weight_bytes
+    assert plan.macs[1] == amount(cost.macs)
+    assert plan.parameters[1] < plan.parameters[0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_sizes_are_the_planned_ones_and_pinned_axes_stay(name):
+    module, _ = NETS[name]()
+    pruned = Prune(ratio=0.5, multiple=1)(module)
+    axes = analyse(module)
+    sizes = {g.id: g.after for g in plan_of(pruned).groups}
+    for constant, value in module.constants.items():
+        if constant not in pruned.constants:
+            continue
+        shape = pruned.constants[constant].constant.shape
+        wanted = tuple(axes.resized(t, sizes) for t in axes.of(value) or ())
+        assert shape == wanted
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_removing_zeroed_units_changes_nothing(name):
+    """What the plan removes is zeroed in every tensor first: then the outputs stay."""
+    module, feeds = NETS[name]()
+    step = Prune(ratio=0.4, multiple=1)
+    axes = analyse(module)
+    first = step.plan(module, Context())
+    for g in first.groups:
+        plant.zero(module, axes, axes.classes[g.id], parse_ranges(g.removed).tolist())
+    pruned = step(module)
+    assert [g.removed for g in plan_of(pruned).groups] == [g.removed for g in first.groups]
+    assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
+
+
+@pytest.mark.parametrize("criterion", ["l2", "l1", "fpgm", "random"])
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_plans_are_deterministic_json(criterion, allocation):
+    module, feeds = NETS["mobilenet"]()
+    step = Prune(ratio=0.3, criterion=criterion, allocation=allocation)
+    one, two = (json.dumps(step.plan(m, Context()).to_json()) for m in (module, module.clone()))
+    assert one == two
+    assert len(run(step(module), feeds)) == 1
+
+
+def test_the_pruned_model_survives_the_file():
+    module, feeds = NETS["vit"]()
+    pruned = Prune(ratio=0.6, multiple=1)(module)
+    again = load(to_proto(pruned))
+    assert relative(run(pruned, feeds), run(again, feeds)) == 0.0
+
+
+def test_global_allocation_takes_the_least_important_units():
+    """One layer's weights are a hundred times smaller: it loses everything it can."""
+    module, _ = NETS["mlp"]()
+    axes = analyse(module)
+    weak = next(c for c in axes.free if c.size == 40)
+
+    def shrink(rows: np.ndarray) -> None:
+        rows[20:] *= 0.01
+
+    for consumers in (False, True):
+        plant.edit(module, axes, weak, shrink, consumers=consumers)
+    plan = Prune(ratio=20 / 108, allocation="global", multiple=1).plan(module, Context())
+    assert [(g.before, g.after, g.removed) for g in plan.groups] == [(40, 20, "20-39")]
+
+
+@given(st.integers(2, 500), st.floats(0, 1), st.sampled_from([1, 4, 8]))
+def test_widths_are_multiples_never_empty_and_monotone(size, ratio, multiple):
+    keep = rounded(size * (1 - ratio), size, multiple)
+    assert 1 <= keep <= size
+    if size >= 32 and keep < size:
+        assert keep % multiple == 0
+    assert keep >= rounded(size * (1 - min(1.0, ratio + 0.1)), size, multiple)
+    assert rounded(size, size, multiple) == size
+
+
+def test_wide_groups_keep_a_multiple_of_eight():
+    module, _ = NETS["mlp"]()
+    plan = Prune(ratio=0.3).plan(module, Context())
+    assert [(g.before, g.after) for g in plan.groups] == [(40, 32), (48, 32), (20, 14)]
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_round_trip(units):
+    sorted_units = np.array(sorted(units), np.int64)
+    assert parse_ranges(ranges(sorted_units)).tolist() == sorted_units.tolist()
+
+
+def test_strength_is_monotone_and_explicit_ratios_stay():
+    module, _ = NETS["mobilenet"]()
+    sizes = [Prune().at(s).plan(module, Context()).parameters[1] for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == module_cost(module).parameters > sizes[1]
+    assert Prune(ratio=0.5).at(0.1).ratio == 0.5
+
+
+def test_scope_needs_every_producer_and_an_exception_drops_the_group():
+    module, _ = NETS["resnet20_conv"]()
+    axes = analyse(module)
+    convs = [op.name for op in module.walk() if op.kind == "Conv"]
+    inner = next(g for g in Prune(ratio=0.5).plan(module, Context()).groups if "," not in g.site)
+    only = Prune(ratio=0.5).plan(module, Context(scope=Scope(on=frozenset({inner.site}))))
+    assert [g.site for g in only.groups] == [inner.site]
+    residual = max(axes.free, key=lambda c: len(c.sites))
+    but = Context(scope=Scope(but=frozenset({convs[0]})))
+    rest = Prune(ratio=0.5).plan(module, but)
+    assert residual.id not in {g.id for g in rest.groups}
+    assert {s.code for s in rest.skipped} == {SkipCode.SCOPE}
+
+
+def test_skips_name_the_op_and_the_reason():
+    module, _ = NETS["bert"]()
+    codes = {s.code: s for s in Prune(ratio=0.5).plan(module, Context()).skipped}
+    assert "Gather" in codes[SkipCode.PINNED_AXIS].why
+    assert "LayerNormalization" in codes[SkipCode.HURTS].why or "MatMul" in codes[SkipCode.HURTS].why
+    assert codes[SkipCode.HURTS].what_to_do
+
+
+def test_a_width_that_hurts_is_pruned_when_it_is_selected():
+    module, feeds = NETS["bert"]()
+    everything = Context(scope=Scope(on=frozenset(op.name for op in module.walk())))
+    pruned = Prune(ratio=0.5, multiple=1)(module, everything)
+    assert pruned.constants["embedding"].constant.shape == (20, 6)
+    assert run(pruned, feeds)[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize("arguments", [{"ratio": 1.5}, {"ratio": -0.1}, {"criterion": "best"}, {"multiple": 0}])
+def test_wrong_arguments_are_refused(arguments):
+    with pytest.raises(MlcError):
+        Prune(**arguments)
+
+
+def test_computed_shapes_follow():
+    """Shape -> Gather -> Concat -> Reshape, with the head width as a constant element in it."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", "T", 6)
+    h = net.dense(x, 6, 12)
+    sizes = [net.op("Gather", [net.op("Shape", [h]), net.ints(i)], attrs={"axis": 0}) for i in (0, 1)]
+    split = net.op("Reshape", [h, net.concat([*sizes, net.ints(4), net.ints(3)], 0)])
+    summed = net.op("ReduceSum", [net.op("Tanh", [split]), net.ints(3)], attrs={"keepdims": 0})
+    module = net.done(net.dense(summed, 4, 2))
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)}
+    pruned = Prune(ratio=0.5, multiple=1)(module)
+    assert plan_of(pruned).groups[0].after == 2
+    assert run(pruned, feeds)[0].shape == (2, 3, 2)
