@@ -42,7 +42,7 @@ class Driver:
         self.module = rw.module
         self.pool = ConstantPool(rw)
         self.tally: dict[str, Tally] = {}
-        self.refused: dict[tuple[Op, str], Refusal] = {}
+        self.refused: dict[Op, dict[str, Refusal]] = {}  # by rule
         self._rules = tuple(rules)
         self._by_kind: dict[str, list[Rule]] = {}
         self._stale: set[Op] = set()  # ops whose operands are known more exactly than when they were typed
@@ -81,6 +81,7 @@ class Driver:
             with self.step(DEAD):
                 self.rw.erase(op)
             return
+        self.refused.pop(op, None)
         for rule in self._rules_for(op):
             if self._try(rule, op):
                 return
@@ -93,7 +94,6 @@ class Driver:
         return found
 
     def _try(self, rule: Rule, op: Op) -> bool:
-        self.refused.pop((op, rule.name), None)
         for found in matches(rule.pattern, op):
             if not self._in_scope(op, found):
                 continue
@@ -105,8 +105,12 @@ class Driver:
                     if values is not None:
                         self.rw.replace(op, values)
                 return True
-            self.refused[op, rule.name] = refusal
+            self.refuse(op, rule.name, refusal)
         return False
+
+    def refuse(self, op: Op, rule: str, refusal: Refusal) -> None:
+        """Remember why a rule left an op alone, until the op is visited again."""
+        self.refused.setdefault(op, {})[rule] = refusal
 
     def _in_scope(self, op: Op, found: Found) -> bool:
         if not self._forbidden:

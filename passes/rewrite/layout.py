@@ -44,7 +44,7 @@ def move_transposes(driver: Driver) -> None:
                 continue
             refusal = region.refusal()
             if refusal is not None:
-                driver.refused[op, TRANSPOSES] = refusal
+                driver.refuse(op, TRANSPOSES, refusal)
                 continue
             with driver.step(TRANSPOSES):
                 region.turn(driver)

@@ -65,6 +65,7 @@ class ConstantPool:
         return found
 
 
+_CHANGE = 256
 SMALL = 1 << 10
 LARGE = 1 << 14
 
@@ -86,6 +87,11 @@ class Site:
         self.op, self._found, self.rw, self.pool = op, found, rw, pool
         self.saved = saved  # bytes by which the file shrank so far
         self.scratch: dict[str, Any] = {}  # what the check computed and the build needs
+
+    @property
+    def change(self) -> int:
+        """Bytes that a rule may add for the sake of one op less: a little of what was saved so far."""
+        return min(self.saved, _CHANGE)
 
     @property
     def module(self) -> Module:

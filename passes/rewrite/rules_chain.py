@@ -95,7 +95,12 @@ def _view_twice(site: Site) -> Refusal | None:
     if wanted is None:
         return Refusal(SkipCode.NOT_CONSTANT, "more than one size of the result is known only at run time")
     inner = [v.op for v in (site.op.operand(0),) if v is not None and v.op is not None]
-    return grows(constant_bytes(8 * len(wanted), 1, f"{site.op.results[0].name}_constant"), inner, [site.op])
+    return grows(
+        constant_bytes(8 * len(wanted), 1, f"{site.op.results[0].name}_constant"),
+        inner,
+        [site.op],
+        allowance=site.change,
+    )
 
 
 def _operand_for(site: Site, result: Shape) -> tuple[int, ...] | None:
@@ -187,7 +192,7 @@ def _slice_twice(site: Site) -> Refusal | None:
         return Refusal(SkipCode.NOT_CONSTANT, "both slices cut the same axis")
     name = site.op.results[0].name
     new = sum(constant_bytes(8 * len(column), 1, f"{name}_constant") for column in _columns(site))
-    return grows(new, [site.node("inner")], [site.op])
+    return grows(new, [site.node("inner")], [site.op], allowance=site.change)
 
 
 def _one_slice(site: Site) -> None:

@@ -197,7 +197,9 @@ def _clip_check(site: Site) -> Refusal | None:
     kept, gone = _kept_clip(site)
     bounds = enumerate(_merged_bounds(site), start=1)
     fresh = [n for slot, n in bounds if not math.isinf(n) and _known_bound(site, slot, n) is None]
-    return grows(len(fresh) * constant_bytes(4, 0, f"{site.op.results[0].name}_constant"), [gone], [kept])
+    return grows(
+        len(fresh) * constant_bytes(4, 0, f"{site.op.results[0].name}_constant"), [gone], [kept], allowance=site.change
+    )
 
 
 def _whole(op: Op) -> bool:
@@ -259,9 +261,12 @@ RULES: tuple[Rule, ...] = (
     *_pair("twice", "Relu, Abs, Floor, Ceil, Round, Sign applied twice are applied once.", _IDEMPOTENT,
            lambda s: [s.node("inner").result]),
     *_pair("undone", "Not Not, Neg Neg and BitwiseNot BitwiseNot cancel.", _INVOLUTION, lambda s: [s["x"]]),
-    Rule(
-        "clip-clip", "Relu and Clip with constant bounds one after the other are one Clip.",
-        node({"Clip", "Relu"}, node({"Clip", "Relu"}, anything("x"), name="inner", where=_clips), where=_clips),
-        _merge_clips, _clip_check,
+    *(
+        Rule(
+            "clip-clip", "A Clip with constant bounds takes in the Clip or Relu before or after it.",
+            node(outer, node(inner, anything("x"), name="inner", where=_clips), where=_clips),
+            _merge_clips, _clip_check,
+        )
+        for outer, inner in (("Clip", ("Clip", "Relu")), ("Relu", ("Clip",)))
     ),
 )  # fmt: skip

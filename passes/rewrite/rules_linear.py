@@ -21,7 +21,7 @@ def _bias_fits(site: Site) -> Refusal | None:
     result = shape(site.op.result)
     if dtype(site.op.result) not in _FLOATS:
         return Refusal(SkipCode.DTYPE, f"Gemm of {dtype(site.op.result)!r} has no kernel everywhere")
-    if result is None or not broadcasts_into(site["c"], result):
+    if result is None or shape(site.node("product").result) != result or not broadcasts_into(site["c"], result):
         return Refusal(SkipCode.NOT_CONSTANT, "the constant may broadcast the product to a larger shape")
     return None
 

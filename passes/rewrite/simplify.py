@@ -99,9 +99,8 @@ def _rewrites(tally: dict[str, Tally]) -> tuple[Rewrites, ...]:
 
 def _skipped(driver: Driver) -> tuple[Skipped, ...]:
     """The refusals at ops that are still there, in program order."""
-    alive = {op: index for index, op in enumerate(driver.module.walk())}
-    left = [(alive[op], rule, op, refusal) for (op, rule), refusal in driver.refused.items() if op in alive]
     return tuple(
         Skipped(op.name, refusal.code, f"{rule}: {refusal.why}", refusal.what_to_do)
-        for _, rule, op, refusal in sorted(left, key=lambda entry: entry[:2])
+        for op in driver.module.walk()
+        for rule, refusal in driver.refused.get(op, {}).items()
     )

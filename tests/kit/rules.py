@@ -236,14 +236,17 @@ def _(d: Draw) -> Module:
 
 @instance("clip-clip")
 def _(d: Draw) -> Module:
-    def clip(x: Value) -> Value:
-        if d.one(True, False, False):
-            return d.op("Relu", x)
-        low = d.draw(st.floats(-1, 1, width=32))
-        bounds = [low, d.draw(st.floats(low, 1, width=32))]
-        return d.op("Clip", x, *(d.one(None, d.net.const(np.float32(b))) for b in bounds))
+    """One of the two may be a Relu; then the other's lower bound takes the zero's place."""
+    relu = d.one(None, 0, 1)
 
-    return d.done(d.op("Neg", clip(clip(d.x(*d.shape())))))
+    def clip(x: Value, place: int) -> Value:
+        if relu == place:
+            return d.op("Relu", x)
+        low = d.draw(st.floats(-1 if relu is None else 0, 1, width=32))
+        high = d.draw(st.floats(low, 1, width=32))
+        return d.op("Clip", x, d.net.const(np.float32(low)), d.one(None, d.net.const(np.float32(high))))
+
+    return d.done(d.op("Neg", clip(clip(d.x(*d.shape()), 0), 1)))
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
