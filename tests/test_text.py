@@ -412,3 +412,17 @@ def test_real_models_make_the_round_trip(model) -> None:
     from mlc.frontends.onnx import load
 
     round_trip(load(model.path))
+
+
+def test_a_clone_keeps_all_that_text_can_say_and_shares_none_of_it() -> None:
+    module, before = rich(), rich()
+    twin = module.clone()
+    assert difference(module, twin) is None
+    for change in CHANGES:
+        change(module.clone())
+    twin.meta.properties.clear()
+    twin.opsets.clear()
+    twin.defaults.clear()
+    twin.graph.output_docs.clear()
+    first_op(twin).meta.clear()
+    assert difference(module, before) is None
