@@ -119,6 +119,11 @@ def test_a_loop_of_unknown_length_is_flagged() -> None:
     assert dims.exact_div(cost.macs, 18) is not None
 
 
+def test_a_loop_that_may_stop_early_is_flagged() -> None:
+    early = LOOP.format(trip="k").replace("t = Constant <value = bool {1}> ()", "t = Less (i, n)")
+    assert [op.kind for op in module_cost(load(onnx.parser.parse_model(early))).unknown] == ["Loop"]
+
+
 def test_an_if_costs_its_dearer_branch() -> None:
     module = load(
         onnx.parser.parse_model(

@@ -167,6 +167,33 @@ def test_declared_numbers_help_where_inference_does_not_know() -> None:
     assert found.shape[0] != dims.Sym("K"), "a declared name is only a claim"
 
 
+def test_a_declared_rank_helps_where_none_is_known() -> None:
+    m = module(
+        """g (float[N, 4] x, int64[R] s) => (float[A, B] y) <float[K, 8] r> {
+             r = Reshape (x, s)
+             y = Relu (r) }"""
+    )
+    found = m.graph.outputs[0].type
+    assert isinstance(found, TensorType)
+    assert found.shape[1] == 8
+    assert dims.is_fresh(found.shape[0]), "a declared name is only a claim"
+
+
+def test_a_loop_that_may_stop_early_stacks_an_unknown_number() -> None:
+    m = module(
+        """g (float[2] x) => (float[A, B] s) {
+             n = Constant <value_int = 5> ()
+             none, s = Loop (n, , x) <body = b (int64 i, bool going, float[2] v) => (bool t, float[2] w, float[2] u) {
+                 two = Constant <value_int = 2> ()
+                 t = Less (i, two)
+                 w = Identity (v)
+                 u = Relu (v) }> }"""
+    )
+    found = m.graph.outputs[0].type
+    assert isinstance(found, TensorType)
+    assert dims.is_fresh(found.shape[0])
+
+
 def test_inferring_twice_changes_nothing_in_loops() -> None:
     m = module(LOOP.format(step="Concat <axis = 0> (v, v)"))
     before = [(v.name, v.type) for v in m.values()]

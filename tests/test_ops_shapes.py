@@ -105,6 +105,7 @@ ROWS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("RNN", [("H", "N", 5), (1, 4, 5), (1, 4, 4)], {"hidden_size": 4}),
     ("Resize", [X4, None, np.array([1, 1, 2, 0.5], np.float32)], {"mode": "nearest"}),
     ("Resize", [X4, None, np.array([1.5, 2], np.float32)], {"mode": "nearest", "axes": Ints((2, 3))}),
+    ("Resize", [(1, 1, 5, 7), None, np.array([1, 1, 1.5, 0.3], np.float32)], {"mode": "nearest"}),
     ("Resize", [("N", 2, 4, 4), None, None, ints(3, 8)], {"mode": "linear", "axes": Ints((2, 3))}),
     ("Shape", [X4], {"start": 1, "end": -1}),
     ("Size", [X4], {}),

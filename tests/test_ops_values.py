@@ -76,6 +76,11 @@ def test_division(kind: str, a: Dim, b: Dim, binding: dict[str, int]) -> None:
     _held(make(kind, [scalar(a), scalar(b)]), binding)
 
 
+def test_division_of_what_is_visibly_negative() -> None:
+    (found,) = infer(make("Div", [scalar(-1 * H), scalar(2)]))
+    assert found.dims == (-1 * dims.floordiv(H, 2),)
+
+
 @given(a=st.integers(-20, 20), b=st.integers(-5, 5).filter(bool))
 def test_integer_division_cuts_towards_zero(a: int, b: int) -> None:
     (found,) = infer(make("Div", [scalar(a), scalar(b)]))
@@ -224,6 +229,20 @@ def test_long_or_deep_tensors_carry_no_elements() -> None:
     assert constant_dims(Constant.of(np.zeros(2, np.float32))) is None
     assert constant_dims(Constant.of(np.array([True, False]))) == (1, 0)
     assert _then("ConstantOfShape", vector(65), value=Constant.of(np.array([1]))).dims is None
+
+
+def test_reshape_solves_the_one_unknown_size() -> None:
+    made = _then("Reshape", Value(tensor(DType.F32, "N", 12), "x"), vector(N, dims.fresh(), 4))
+    assert made.type == tensor(DType.F32, "N", 3, 4)
+
+
+def test_slice_that_may_reach_beyond_the_axis() -> None:
+    """The first five of N elements are fewer than five when N is: nobody knows."""
+    cut = _then("Slice", Value(tensor(DType.F32, "N"), "x"), np.array([0]), np.array([5])).type
+    assert isinstance(cut, TensorType)
+    assert dims.is_fresh(cut.shape[0])
+    grown = Value(TensorType(DType.F32, (N + 5,)), "x")
+    assert _then("Slice", grown, np.array([0]), np.array([5])).type == tensor(DType.F32, 5)
 
 
 def test_reshape_of_a_tensor_without_rank() -> None:
