@@ -7,7 +7,7 @@ The graph keeps computing in float32: every weight becomes a float16 constant an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ir import errors
 from ...ir.constants import Constant, ConvertedPayload
-from ...ir.core import Graph, Module, Op, Value
+from ...ir.core import Module, Value
 from ...ir.dtypes import DType
 from ...ir.errors import Code
 from ...ir.ops.opdef import Trait
@@ -23,6 +23,7 @@ from ...ir.ops.table import lookup
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+from .emit import readers_by_graph
 
 _OVERHEAD = 160  # bytes of the Cast and its names in a file
 #: The least share of the model's weights that a tensor must save: small ones (norms, biases) cost more than they save.
@@ -143,19 +144,10 @@ def _store(rw: Rewriter, site: Fp16Site) -> Done:
         TensorType(DType.F16, constant.shape), ConvertedPayload(constant, DType.F16), constant.origin
     )  # fmt: skip
     stored = rw.constant(half, f"{site.constant}_f16")
-    by_graph: dict[Graph, list[Op]] = {}
-    for op in value.users:
-        assert op.parent is not None
-        by_graph.setdefault(op.parent, []).append(op)
-    for graph, readers in by_graph.items():
+    for _, readers, before in readers_by_graph(value):
         cast = rw.insert(
-            "Cast", [stored], {"to": DType.F32.onnx}, before=_first(graph, readers), names=[f"{site.constant}_f32"],
+            "Cast", [stored], {"to": DType.F32.onnx}, before=before, names=[f"{site.constant}_f32"],
             results=[constant.type],
         )  # fmt: skip
         rw.replace_uses(value, cast.result, only=readers)
     return Done(site.constant, f"{constant.type}", f"f16, error {site.error:.1e}", constant.nbytes // 2)
-
-
-def _first(graph: Graph, ops: Sequence[Op]) -> Op | Graph:
-    wanted = set(ops)
-    return next((op for op in graph.ops if op in wanted), graph)

@@ -16,16 +16,17 @@ import numpy as np
 
 from ...ir import errors
 from ...ir.constants import Constant
-from ...ir.core import Graph, Module, Op, Value
+from ...ir.core import Module, Value
 from ...ir.dtypes import BY_SHORT, DType
 from ...ir.errors import Code
 from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.quant import QSpec
-from ...ir.quant_blocks import Quantized, fitting_scale_type, largest, quantize_constant
+from ...ir.quant_blocks import fitting_scale_type, largest, quantize_constant
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+from .emit import BlockEmitter
 from .weights import BLOCK_AXES, LOOKUPS, Reader, Weight, block_axis, describe, float_weights, is_notable
 
 #: Bytes of names, shapes and nodes that a quantized weight adds to a file.
@@ -179,67 +180,16 @@ class Int4(Pass):
         assert constant is not None
         casts = [op for op in value.users if op.kind == "Cast"]
         made = quantize_constant(constant, site.spec, scale_type=BY_SHORT[site.scale])
-        emit = _Emitter(rw, site, made, self.accuracy_level)
+        meta = {ACCURACY: str(self.accuracy_level)}
+        emitter = BlockEmitter(rw, site.constant, made, site.axis, site.block, meta)
         for root in (*(c.result for c in casts), value):
-            emit.replace(root, keep=casts)
+            emitter.replace(root, but=casts)
         return Done(
             site.constant,
             f"{constant.type}",
             f"{made.codes.dtype.short} block {site.block}, {site.scale} scales, error {made.relative_error:.3%}",
             constant.nbytes - made.nbytes,
         )
-
-
-class _Emitter:
-    """Puts a DequantizeLinear into every graph that reads a weight; the constants are added once."""
-
-    def __init__(self, rw: Rewriter, site: Int4Site, made: Quantized, accuracy: int) -> None:
-        self.rw, self.site, self.accuracy = rw, site, accuracy
-        base = site.constant
-        self.codes = rw.constant(made.codes, f"{base}_quantized")
-        self.scale = rw.constant(made.scale, f"{base}_scale")
-        self.zero = rw.constant(made.zero, f"{base}_zero_point") if made.zero is not None else None
-
-    def replace(self, root: Value, keep: Sequence[Op]) -> None:
-        """Let every reader of `root` (but the Casts in `keep`, which are replaced themselves) read the codes."""
-        by_graph: dict[Graph, list[Op]] = {}
-        for op in root.users:
-            if op not in keep and op.parent is not None:
-                by_graph.setdefault(op.parent, []).append(op)
-        for graph, readers in by_graph.items():
-            self.rw.replace_uses(root, self._dequantize(root, graph, readers), only=readers)
-
-    def _dequantize(self, root: Value, graph: Graph, readers: Sequence[Op]) -> Value:
-        rw, first = self.rw, _first(graph, readers)
-        dtype = _float_type(root)
-        scale = self.scale
-        if self.scale.type != TensorType(dtype, self._scale_shape()):
-            cast = rw.insert(
-                "Cast", [scale], {"to": dtype.onnx}, before=first, names=[f"{self.site.constant}_scale_{dtype.short}"],
-                results=[TensorType(dtype, self._scale_shape())],
-            )  # fmt: skip
-            scale = cast.result
-        operands = [self.codes, scale, self.zero] if self.zero is not None else [self.codes, scale]
-        op = rw.insert(
-            "DequantizeLinear",
-            operands,
-            {"axis": self.site.axis, "block_size": self.site.block},
-            before=first,
-            names=[f"{self.site.constant}_dq"],
-            results=[TensorType(dtype, self.site.shape)],
-        )
-        op.meta[ACCURACY] = str(self.accuracy)
-        return op.result
-
-    def _scale_shape(self) -> tuple[int, ...]:
-        return self.site.spec.scale_shape(self.site.shape)
-
-
-def _first(graph: Graph, ops: Sequence[Op]) -> Op:
-    if len(ops) == 1:
-        return ops[0]
-    wanted = set(ops)
-    return next(op for op in graph.ops if op in wanted)
 
 
 def _float_type(value: Value) -> DType:
