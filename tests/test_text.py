@@ -393,7 +393,7 @@ def test_large_texts_are_quick() -> None:
     net = Net()
     value: Value = net.input("x", F32, "N", 4)
     weight = net.const(np.ones((4, 4), np.float32))
-    for index in range(20_000):
+    for index in range(5_000):
         op = net.node("MatMul", [value, weight], [value.type], {"alpha": 1.0, "pads": Ints((1, 1, 1, 1))})
         op.name, op.loc = f"/model/layers.{index}/MatMul", Loc(f"/model/layers.{index}/MatMul", ("prune",))
         value = op.result
@@ -403,8 +403,8 @@ def test_large_texts_are_quick() -> None:
     back = parse_module(printed, payloads(module))
     spent = time.process_time() - start
     assert equal(module, back)
-    assert len(printed) > 2_500_000
-    assert spent < 12  # measured 1.6 s
+    assert len(printed) > 600_000
+    assert spent < 5  # measured 0.7 s
 
 
 @real_models()
