@@ -22,7 +22,7 @@ from ..ir.infer import infer_module
 from .onnx_check import check_nodes, check_types
 from .onnx_graph import GraphBuilder
 from .onnx_softmax import restore_softmax
-from .onnx_structure import check_and_sort
+from .onnx_structure import check_and_sort, check_text
 from .onnx_tensors import TensorReader, broken
 from .onnx_upgrade import OPSET, inline_functions, upgrade, walk
 from .onnx_wire import WireError, lighten
@@ -54,7 +54,8 @@ def load(model: str | os.PathLike[str] | bytes | ModelProto, *, name: str = "") 
 def _load(data: memoryview, path: Path | None, name: str) -> Module:
     try:
         proto = _parse(data, name)
-        source_opset = _check_header(proto, name)
+        check_text(proto)
+        source_opset = _check_header(proto)
         reader = TensorReader(path, None if path is not None else data)
         module = _build(proto, source_opset, reader)
     except MlcError as problem:
@@ -98,7 +99,7 @@ def _is_text(head: bytes) -> bool:
     return printable > 0.95 * len(head)
 
 
-def _check_header(proto: ModelProto, name: str) -> int:
+def _check_header(proto: ModelProto) -> int:
     """Versions that can be read; the opset of the standard domain."""
     versions = {"" if o.domain in _DEFAULT else o.domain: o.version for o in proto.opset_import}
     newest = onnx.defs.onnx_opset_version()
@@ -127,9 +128,6 @@ def _check_header(proto: ModelProto, name: str) -> int:
             where="opset_import",
             help=f"export with opset {newest} or older, or install a newer `onnx`",
         )
-    texts = (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
-    if not all(isinstance(t, str) for t in (*texts, *(t for e in proto.metadata_props for t in (e.key, e.value)))):
-        raise broken("the metadata is not UTF-8 text", "metadata_props")
     if proto.training_info:
         raise error(Code.UNSUPPORTED_MODEL, "the file holds training graphs", where="training_info", help="remove them")
     return int(opset)

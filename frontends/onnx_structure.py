@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
+from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, NodeProto
 
 from ..ir.errors import Code, Diagnostic, MlcError
@@ -17,9 +18,21 @@ from .onnx_tensors import broken
 _SHOWN = 5  # mistakes of one kind listed in full
 
 
+def check_text(message: Message, where: str = "") -> None:
+    """Protobuf hands out text that is not UTF-8 as bytes, which nothing behind this point expects."""
+    for field, content in message.ListFields():
+        repeated = field.is_repeated
+        if field.type == field.TYPE_STRING:
+            for text in content if repeated else (content,):
+                if not isinstance(text, str):
+                    raise broken(f"the text {text[:40]!r} is not UTF-8", where or field.full_name)
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in content if repeated else (content,):
+                check_text(inner, where)
+
+
 def check_and_sort(graph: GraphProto, outer: frozenset[str] = frozenset(), where: str = "the main graph") -> None:
     """Check names and sort the nodes of a graph and of all bodies below it. Errors: BROKEN_MODEL."""
-    _check_text(graph, where)
     given = _given_names(graph, where)
     producer: dict[str, int] = {}
     for index, node in enumerate(graph.node):
@@ -35,29 +48,6 @@ def check_and_sort(graph: GraphProto, outer: frozenset[str] = frozenset(), where
     for node in graph.node:
         for name, body in bodies(node):
             check_and_sort(body, visible, f"{name} of {node_label(node, where)}")
-
-
-def _check_text(graph: GraphProto, where: str) -> None:
-    """Protobuf hands out text that is not UTF-8 as bytes, which nothing behind this point expects."""
-    for node in graph.node:
-        for text in (*node.input, *node.output, node.name, node.op_type, node.domain, node.overload, node.doc_string):
-            _check_utf8(text, where)
-        for attribute in node.attribute:
-            _check_utf8(attribute.name, where)
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        _check_utf8(value.name, where)
-        _check_utf8(value.doc_string, where)
-        for dim in value.type.tensor_type.shape.dim:
-            _check_utf8(dim.dim_param, where)
-    for tensor in graph.initializer:
-        _check_utf8(tensor.name, where)
-    for text in (graph.name, graph.doc_string, *(t for e in graph.metadata_props for t in (e.key, e.value))):
-        _check_utf8(text, where)
-
-
-def _check_utf8(text: str | bytes, where: str) -> None:
-    if not isinstance(text, str):
-        raise broken(f"the name or text {text[:40]!r} is not UTF-8", where)
 
 
 def _given_names(graph: GraphProto, where: str) -> set[str]:

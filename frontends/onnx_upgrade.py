@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto
 
@@ -18,7 +19,15 @@ from .onnx_structure import bodies, node_label
 from .onnx_tensors import broken
 
 OPSET = 21  # the least opset of a module
-_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, onnx.checker.ValidationError)
+_ERRORS = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+)
 
 
 def inline_functions(model: ModelProto) -> ModelProto:
