@@ -91,7 +91,7 @@ def truncated(a: Dim, b: Dim) -> Dim | None:
     if isinstance(b, int) and b < 0:
         inner = truncated(a, -b)
         return None if inner is None else _dims.mul(inner, -1)
-    if bounds.more_than(0, a):
+    if bounds.at_least(0, a):
         return _dims.mul(_dims.floordiv(_dims.mul(a, -1), b), -1)
     return _dims.floordiv(a, b)
 
