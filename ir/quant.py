@@ -108,7 +108,8 @@ def grid(low: Array, high: Array, spec: QSpec, *, scale_type: DType = DType.F32)
         scale = settle_scale(np.maximum(high, -low) / np.float32(reach), scale_type)
         return scale, np.full_like(scale, spec.middle)
     scale = settle_scale((high - low) / np.float32(spec.qmax - spec.qmin), scale_type)
-    return scale, np.clip(np.rint(spec.qmin - low / scale), spec.qmin, spec.qmax)
+    zero = np.rint(spec.qmin - low / scale)
+    return scale, np.minimum(np.maximum(zero, spec.qmin), spec.qmax)
 
 
 def settle_scale(scale: Array, scale_type: DType) -> Array:
@@ -125,5 +126,5 @@ def settle_scale(scale: Array, scale_type: DType) -> Array:
         least, most = float(limits.smallest_subnormal), float(limits.max)
         with np.errstate(over="ignore", under="ignore"):
             rounded = scale.astype(np.float16).astype(np.float32)
-    settled = np.clip(rounded, np.float32(least), np.float32(most))
+    settled = np.minimum(np.maximum(rounded, np.float32(least)), np.float32(most))
     return np.where(scale == 0, np.float32(1), settled)

@@ -94,6 +94,15 @@ def test_matmul(k: int, n: int, block: int, scale: DType, symmetric: bool) -> No
         assert not any(name.endswith("_quantized") for name in lowered.constants)
 
 
+def test_scales_in_32_bits_need_no_optimizations_of_the_runtime() -> None:
+    """Scales behind a Cast do: without folding, the kernel at accuracy level 4 computes nonsense (docs/passes/int4.md)."""
+    net = Net()
+    x = net.input("x", F32, 3, 64)
+    module = net.done(net.op("MatMul", [x, blocked(net, floats(0, 64, 8), 0, scale=F32, accuracy=4)]))
+    agree(module, {"x": floats(1, 3, 64)}, FAST, optimize=False)
+    assert "Cast" not in kinds(legalize(module).module)
+
+
 @pytest.mark.parametrize("shape", [(64,), (1, 64), (2, 3, 64), (2, 1, 3, 64), (0, 64)])
 def test_activations_of_any_rank(shape: tuple[int, ...]) -> None:
     net = Net()

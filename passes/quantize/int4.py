@@ -34,7 +34,7 @@ _OVERHEAD = 512
 #: The least share of the model's weights that a site must save. A row that every sample reads (a token type) costs more
 #: than its bytes are worth: its error adds up instead of averaging out.
 _LEAST_SHARE = 1e-4
-_SAMPLE = 1 << 16  # elements that the error in a plan is estimated from
+_SAMPLE = 1 << 14  # elements that the error in a plan is estimated from
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
 ACCURACY = "mlc.accuracy_level"
 
