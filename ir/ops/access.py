@@ -14,6 +14,8 @@ from ..dtypes import DType
 from ..errors import Code, MlcError, error
 from ..types import Shape, TensorType, UnrankedTensor
 
+MAX_RANK = 64  # no runtime knows tensors of more axes
+
 
 class Unranked(Exception):
     """A rule needs the rank of an operand that has none. Inference catches this and asks ONNX instead."""
@@ -55,6 +57,13 @@ def shape_or_unknown(op: Op, slot: int, rank: int) -> Shape:
     if isinstance(value.type, UnrankedTensor):
         return tuple(_dims.fresh() for _ in range(rank))
     return shape_of(op, value)
+
+
+def unknown_sizes(op: Op, rank: int) -> Shape:
+    """Sizes of a result whose rank the length of an operand says. A hostile length must not fill the memory."""
+    if rank > MAX_RANK:
+        raise broken(op, f"a result would have {rank} axes")
+    return tuple(_dims.fresh() for _ in range(rank))
 
 
 def elements(value: Value | None) -> tuple[Dim, ...] | None:

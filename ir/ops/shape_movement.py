@@ -19,6 +19,7 @@ from .access import (
     operand,
     same,
     shape,
+    unknown_sizes,
 )
 from .opdef import Inferred
 
@@ -30,7 +31,7 @@ def reshape(op: Op) -> list[Inferred]:
         (length,) = shape(op, 1) if len(shape(op, 1)) == 1 else (None,)
         if not isinstance(length, int):
             raise Unranked
-        return [Inferred(TensorType(dtype(op), tuple(_dims.fresh() for _ in range(length))))]
+        return [Inferred(TensorType(dtype(op), unknown_sizes(op, length)))]
     try:
         source: Shape | None = shape(op)
     except Unranked:
@@ -195,7 +196,7 @@ def expand(op: Op) -> list[Inferred]:
         (length,) = shape(op, 1) if len(shape(op, 1)) == 1 else (None,)
         if not isinstance(length, int):
             raise Unranked
-        return [Inferred(TensorType(dtype(op), tuple(_dims.fresh() for _ in range(max(length, len(shape(op)))))))]
+        return [Inferred(TensorType(dtype(op), unknown_sizes(op, max(length, len(shape(op))))))]
     return [Inferred(TensorType(dtype(op), broadcast_shapes(op, (shape(op), wanted))))]
 
 

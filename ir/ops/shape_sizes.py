@@ -23,6 +23,7 @@ from .access import (
     fractions,
     operand,
     shape,
+    unknown_sizes,
 )
 from .opdef import Inferred
 
@@ -55,7 +56,7 @@ def constant_of_shape(op: Op) -> list[Inferred]:
         (length,) = shape(op)
         if not isinstance(length, int):
             raise Unranked
-        wanted = tuple(_dims.fresh() for _ in range(length))
+        wanted = unknown_sizes(op, length)
     return [Inferred(TensorType(element, wanted))]
 
 

@@ -19,6 +19,7 @@ from .access import (
     same,
     shape,
     shape_or_unknown,
+    unknown_sizes,
 )
 from .opdef import Inferred
 
@@ -128,7 +129,7 @@ def col2im(op: Op) -> list[Inferred]:
         (axes,) = shape(op, 1)
         if not isinstance(axes, int):
             raise Unranked
-        return [Inferred(TensorType(dtype(op), (source[0], *(_dims.fresh() for _ in range(axes + 1)))))]
+        return [Inferred(TensorType(dtype(op), (source[0], *unknown_sizes(op, axes + 1))))]
     return [Inferred(TensorType(dtype(op), (source[0], _dims.floordiv(source[1], _dims.product(block)), *image)))]
 
 
