@@ -69,7 +69,8 @@ def blocked_weight(value: Value | None) -> BlockedWeight | None:
     """What a value is, if it is a matrix of 2, 4 or 8 bit codes in blocks behind a DequantizeLinear."""
     transposed = False
     while value is not None and value.op is not None and value.op.kind == "Transpose":
-        value, transposed = value.op.operand(0), not transposed
+        swaps = value.op.attrs.get("perm", (1, 0)) == (1, 0)
+        value, transposed = value.op.operand(0), transposed != swaps
     op = value.op if value is not None else None
     if op is None or op.kind != "DequantizeLinear" or not op.attrs.get("block_size", 0):
         return None

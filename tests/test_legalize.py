@@ -95,7 +95,7 @@ def test_matmul(k: int, n: int, block: int, scale: DType, symmetric: bool) -> No
 
 
 def test_scales_in_32_bits_need_no_optimizations_of_the_runtime() -> None:
-    """Scales behind a Cast do: without folding, the kernel at accuracy level 4 computes nonsense (docs/passes/int4.md)."""
+    """Scales behind a Cast do: without folding, the kernel at accuracy level 4 computes nonsense."""
     net = Net()
     x = net.input("x", F32, 3, 64)
     module = net.done(net.op("MatMul", [x, blocked(net, floats(0, 64, 8), 0, scale=F32, accuracy=4)]))
@@ -281,6 +281,17 @@ def test_blocks_that_the_kernel_refuses_stay_standard(block: int) -> None:
     x = net.input("x", F32, 3, 64)
     module = net.done(net.op("MatMul", [x, blocked(net, floats(0, 64, 8), 0, block=block)]))
     assert NBITS not in kinds(agree(module, {"x": floats(1, 3, 64)}, EXACT))
+
+
+@pytest.mark.parametrize("perms", [[(0, 1)], [(1, 0), (1, 0)], [(1, 0), (0, 1), (1, 0)]])
+def test_transpositions_that_cancel(perms: list[tuple[int, int]]) -> None:
+    net = Net()
+    x = net.input("x", F32, 3, 64)
+    w = blocked(net, floats(0, 64, 64), 0)
+    for perm in perms:
+        w = net.op("Transpose", [w], attrs={"perm": Ints(perm)})
+    lowered = agree(net.done(net.op("MatMul", [x, w])), {"x": floats(1, 3, 64)}, EXACT)
+    assert NBITS in kinds(lowered)
 
 
 @pytest.mark.parametrize("kind", ["MatMul", "Gemm"])
