@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,13 @@ def test_rule_names_and_docs() -> None:
         assert rule.name == rule.name.lower()
         assert rule.doc.endswith(".")
         assert not rule.asks or hasattr(Simplify(), rule.asks)
+
+
+def test_the_page_lists_every_rule() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "passes" / "simplify.md").read_text()
+    for rule in RULES:
+        assert f"| `{rule.name}` | {rule.doc}" in page, rule.name
+    assert all(f"| `{field}` |" in page for field in (f.name for f in fields(Simplify)))
 
 
 # -- sharing -----------------------------------------------------------------------------------------------------------
@@ -237,6 +245,20 @@ def test_transposes_pass_through(kind: str) -> None:
     assert ("Transpose" in kinds(simple)) == (kind == "Split"), "Split is not turned"
     feed = feeds(module)
     np.testing.assert_array_equal(evaluate(simple, feed)[0], evaluate(module, feed)[0])
+
+
+@pytest.mark.parametrize(("axes", "left"), [((0,), 1), ((0, 3), 0), ((1, 2), 0), ((2,), 1)])
+def test_a_reduction_takes_a_transpose_in_if_the_rest_is_in_order(axes: tuple[int, ...], left: int) -> None:
+    net = Net()
+    t = net.op("Transpose", [net.input("x", F32, 2, 3, 4, 5)], attrs={"perm": Ints((0, 2, 3, 1))})
+    y = net.op("Relu", [t])
+    back = net.op("Transpose", [y], attrs={"perm": Ints((0, 3, 1, 2))})
+    module = net.done(back, net.op("ReduceSum", [y, net.ints(*axes)], attrs={"keepdims": 0}))
+    simple = Simplify()(module)
+    assert kinds(simple).count("Transpose") == left
+    feed = feeds(module)
+    for got, wanted in zip(evaluate(simple, feed), evaluate(module, feed), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 def test_a_lone_transpose_does_not_move() -> None:

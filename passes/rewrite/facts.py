@@ -70,18 +70,6 @@ def is_number(value: Value, wanted: float) -> bool:
     return found is not None and bool(found == wanted)
 
 
-def ones(dims: Shape) -> int:
-    return sum(1 for d in dims if d == 1)
-
-
-def broadcasts_into(value: Value, target: Shape) -> bool:
-    """Whether a value certainly broadcasts into `target` without enlarging it."""
-    sizes = shape(value)
-    if sizes is None or len(sizes) > len(target):
-        return False
-    return all(d in (1, t) for d, t in zip(reversed(sizes), reversed(target)))
-
-
 def permutation(op: Op) -> tuple[int, ...] | None:
     """The permutation of a Transpose; reversed axes where the attribute is left out."""
     found = attr_ints(op, "perm")

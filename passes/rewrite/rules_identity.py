@@ -10,7 +10,7 @@ from ...ir.dtypes import DType
 from ...ir.ops.access import attr_int, ints
 from ...ir.types import TensorType
 from ..base import SkipCode
-from .facts import broadcasts_into, dtype, is_identity, is_number, permutation, same_type, scalar, shape, uniform
+from .facts import dtype, is_identity, is_number, permutation, same_type, scalar, shape, uniform
 from .pattern import anything, const, node
 from .rule import Refusal, Rule, Site, constant_bytes, grows
 
@@ -44,7 +44,7 @@ def _neutral(site: Site) -> Refusal | None:
         return Refusal(SkipCode.DTYPE, "the result has another element type")
     if site["c"].constant is not None and site["c"].constant.type.rank == 0:
         return None
-    if result is None or shape(x) != result or not broadcasts_into(site["c"], result):
+    if result is None or shape(x) != result:
         return Refusal(SkipCode.NOT_CONSTANT, "the constant may broadcast the other operand to a larger shape")
     return None
 

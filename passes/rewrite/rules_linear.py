@@ -6,7 +6,7 @@ from ...ir.core import Op, Value
 from ...ir.dtypes import DType
 from ...ir.ops.access import attr_float, attr_int
 from ..base import SkipCode
-from .facts import broadcasts_into, dtype, permutation, rank, shape
+from .facts import dtype, permutation, rank, shape
 from .pattern import anything, const, node
 from .rule import Refusal, Rule, Site
 
@@ -21,7 +21,7 @@ def _bias_fits(site: Site) -> Refusal | None:
     result = shape(site.op.result)
     if dtype(site.op.result) not in _FLOATS:
         return Refusal(SkipCode.DTYPE, f"Gemm of {dtype(site.op.result)!r} has no kernel everywhere")
-    if result is None or shape(site.node("product").result) != result or not broadcasts_into(site["c"], result):
+    if result is None or shape(site.node("product").result) != result:
         return Refusal(SkipCode.NOT_CONSTANT, "the constant may broadcast the product to a larger shape")
     return None
 
