@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto
+from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from .constants import Constant
@@ -49,7 +50,7 @@ def _run(
             data,
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in versions.items()],
         )
-    except (InferenceError, ValueError, IndexError) as problem:
+    except (InferenceError, ValidationError, ValueError, IndexError) as problem:
         given = ", ".join("none" if v is None else str(v.type) for v in op.operands)
         message = f"{op.kind} does not accept its operands ({given}): {_reason(problem)}"
         raise error(

@@ -59,6 +59,14 @@ def shape_or_unknown(op: Op, slot: int, rank: int) -> Shape:
     return shape_of(op, value)
 
 
+def vector(op: Op, slot: int = 0) -> Shape:
+    """The shape of an operand that has to be of rank 1. Raises Unranked."""
+    found = shape(op, slot)
+    if len(found) != 1:
+        raise broken(op, f"input {slot} has {len(found)} axes instead of one")
+    return found
+
+
 def unknown_sizes(op: Op, rank: int) -> Shape:
     """Sizes of a result whose rank the length of an operand says. A hostile length must not fill the memory."""
     if rank > MAX_RANK:

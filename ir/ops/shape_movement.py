@@ -129,6 +129,8 @@ def concat(op: Op) -> list[Inferred]:
 
 def split(op: Op) -> list[Inferred]:
     source = shape(op)
+    if not source:
+        raise broken(op, "a scalar cannot be split")
     axis = axis_in(op, attr_int(op, "axis"), len(source))
     sizes = _split_sizes(op, source[axis])
     return [Inferred(TensorType(dtype(op), (*source[:axis], size, *source[axis + 1 :]))) for size in sizes]

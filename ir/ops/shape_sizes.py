@@ -24,6 +24,7 @@ from .access import (
     operand,
     shape,
     unknown_sizes,
+    vector,
 )
 from .opdef import Inferred
 
@@ -53,7 +54,7 @@ def constant_of_shape(op: Op) -> list[Inferred]:
     value = op.attrs.get("value")
     element = value.dtype if isinstance(value, Constant) else DType.F32
     if wanted is None:
-        (length,) = shape(op)
+        (length,) = vector(op)
         if not isinstance(length, int):
             raise Unranked
         wanted = unknown_sizes(op, length)

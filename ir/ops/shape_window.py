@@ -20,6 +20,7 @@ from .access import (
     shape,
     shape_or_unknown,
     unknown_sizes,
+    vector,
 )
 from .opdef import Inferred
 
@@ -126,7 +127,7 @@ def conv_transpose(op: Op) -> list[Inferred]:
 def col2im(op: Op) -> list[Inferred]:
     source, image, block = shape(op), elements(operand(op, 1)), elements(operand(op, 2))
     if image is None or block is None:
-        (axes,) = shape(op, 1)
+        (axes,) = vector(op, 1)
         if not isinstance(axes, int):
             raise Unranked
         return [Inferred(TensorType(dtype(op), (source[0], *unknown_sizes(op, axes + 1))))]
