@@ -227,6 +227,9 @@ def _skipping(name: str) -> tuple[Module, SkipCode]:
     if name == "both axes":
         ids = net.input("ids", I64, 3)
         return net.done(net.op("MatMul", [m, w]), net.op("Gather", [w, ids])), SkipCode.SHARED
+    if name == "folded rows":
+        rows = net.op("Slice", [w, net.ints(0), net.ints(32), net.ints(0)])
+        return net.done(rows, net.op("Gather", [w, net.ints(1, 2)])), SkipCode.UNSUPPORTED
     if name == "infinite":
         holed = floats(0, 64, 64)
         holed[3, 3] = -np.inf
@@ -239,7 +242,19 @@ def _skipping(name: str) -> tuple[Module, SkipCode]:
 
 @pytest.mark.parametrize(
     "name",
-    ["conv", "left", "activations", "batched", "small", "shared", "output", "both axes", "infinite", "double"],
+    [
+        "conv",
+        "left",
+        "activations",
+        "batched",
+        "small",
+        "shared",
+        "output",
+        "both axes",
+        "folded rows",
+        "infinite",
+        "double",
+    ],
 )
 def test_what_is_skipped_says_why(name: str) -> None:
     module, code = _skipping(name)

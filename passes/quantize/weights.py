@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...ir.core import Module, Op, Value
+from ...ir.ops.access import ints
 from ...ir.ops.table import lookup
 from ...ir.rows import sliced_rows
 from ...ir.types import TensorType
@@ -88,11 +89,18 @@ def _gemm(op: Op) -> int | str:
     return 1 if op.attrs.get("transB", 0) else 0
 
 
+_FOLDED = "it takes the same rows on every run: runtimes fold that, and would not fold codes"
+
+
 def _gather(op: Op) -> int | str:
+    if ints(op.operand(1)) is not None:
+        return _FOLDED
     return 1 if op.attrs.get("axis", 0) in (0, -2) else "rows are not gathered along the first axis"
 
 
 def _slice(op: Op) -> int | str:
+    if ints(op.operand(2)) is not None:
+        return _FOLDED
     return 1 if sliced_rows(op) is not None else "a slice that is not a range of rows has no 4-bit form"
 
 
