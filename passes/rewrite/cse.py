@@ -16,7 +16,7 @@ from .rule import may_share
 
 EQUAL_OPS = "equal-ops"
 EQUAL_CONSTANTS = "equal-constants"
-_SAMPLE = 256  # bytes looked at before a whole constant is read
+_SAMPLE = 64  # elements at either end that are looked at before a whole constant is read
 
 
 def merge_equal_ops(driver: Driver) -> None:
@@ -82,6 +82,7 @@ def _merge_group(driver: Driver, group: Iterable[Value]) -> None:
 
 
 def _sample(constant: Constant) -> bytes:
-    flat = constant.array().reshape(-1)
-    count = max(1, _SAMPLE // max(1, flat.itemsize))
-    return np.ascontiguousarray(flat[:count]).tobytes() + np.ascontiguousarray(flat[-count:]).tobytes()
+    """The first and the last elements."""
+    tail = max(0, constant.elements - _SAMPLE) // 8 * 8  # where a byte begins, however narrow the elements are
+    ends = constant.flat(0, _SAMPLE), constant.flat(tail, constant.elements)
+    return b"".join(np.ascontiguousarray(end).tobytes() for end in ends)

@@ -16,6 +16,7 @@ from ...ir.types import Shape, TensorType, UnrankedTensor
 
 #: Constants larger than this are not searched for a uniform value.
 SEARCHED = 1 << 20
+_START = 8  # elements that tell most constants apart
 
 
 def shape(value: Value | None) -> Shape | None:
@@ -59,9 +60,11 @@ def uniform(value: Value) -> Any | None:
     constant = value.constant
     if constant is None or not 0 < constant.elements <= SEARCHED or constant.dtype.kind in ("str", "complex"):
         return None
-    flat = constant.array().reshape(-1)
-    first = flat[0]
-    return first.item() if bool(np.all(flat == first)) else None
+    start = constant.flat(0, _START)
+    first = start[0]
+    if not bool(np.all(start == first)):
+        return None
+    return first.item() if bool(np.all(constant.array() == first)) else None
 
 
 def is_number(value: Value, wanted: float) -> bool:
