@@ -351,6 +351,14 @@ def test_an_opset_that_cannot_be_written(made: onnx.NodeProto, opset: int, names
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_converter_leaves_behind_is_refused(tmp_path: Path) -> None:
+    """It lowers this pool without a word and keeps an attribute that the older operator lacks."""
+    pool = node("AveragePool", ["x"], ["y"], "pool", kernel_shape=[2], dilations=[2])
+    module = load(model([pool], [value("x", shape=(1, 2, 8))], [value("y", shape=(1, 2, 6))]))
+    with pytest.raises(MlcError, match=r"dilations(.|\n)*pool"):
+        save(module, tmp_path / "m.onnx", opset=18)
+
+
 def test_int4_has_no_older_form(tmp_path: Path) -> None:
     nodes = [node("DequantizeLinear", ["q", "s"], ["w"], "dq"), node("MatMul", ["x", "w"], ["y"])]
     made = model(nodes)
