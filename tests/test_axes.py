@@ -117,6 +117,17 @@ def test_operands_that_no_rule_mentions_are_pinned():
     assert _free(net, y) == []
 
 
+def test_a_constant_is_pinned_by_any_use_that_no_rule_mentions():
+    net = Layers()
+    x, h = net.input("x", DType.F32, "N", 3, 4, 4), net.input("h", DType.F32, "N", 6)
+    both = net.const(np.array([1, 1, 2, 2], np.float32))
+    y = net.op("Resize", [x, None, both], attrs={"mode": "nearest"})
+    z = net.linear(net.op("Mul", [net.linear(h, 6, 4), both]), 4, 3)
+    axes = analyse(net.done(y, z))
+    assert axes.free == ()
+    assert any(c.pin.code == "order-matters" and c.pin.kind == "Resize" for c in axes.pinned)
+
+
 def test_generated_order_is_pinned():
     net = Layers()
     x = net.input("x", DType.F32, "N", 6)

@@ -58,6 +58,19 @@ def test_pruned_nets_verify_run_and_cost_what_was_planned(name, ratio):
     assert plan.parameters[1] < plan.parameters[0]
 
 
+#: Nets whose classes do not lie inside each other and run through no norm or softmax: all of them can lose units.
+PLAIN = ("mlp", "vgg16", "vgg_flatten", "resnet20_conv", "resnet20_pad", "densenet", "mobilenet", "unet", "lstm", "gru",
+         "branches", "loops", "quantized")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_plain_class_loses_units(name):
+    module, _ = NETS[name]()
+    plan = Prune(ratio=0.6, multiple=1).plan(module, Context())
+    assert [g.id for g in plan.groups] == [c.id for c in analyse(module).free]
+    assert plan.skipped == ()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_sizes_are_the_planned_ones_and_pinned_axes_stay(name):
     module, _ = NETS[name]()
