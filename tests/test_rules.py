@@ -42,7 +42,7 @@ def test_rules_of_one_name_say_the_same() -> None:
 
 
 @pytest.mark.parametrize(("name", "generator"), CASES)
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_rule(name: str, generator: Generator, data: st.DataObject) -> None:
     before = generator(Draw(data.draw))
