@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kit import rules, rules_weights
 from kit.graphs import feeds
-from kit.rules import INSTANCES, Draw, Generator
+from kit.rules_draw import INSTANCES, Draw, Generator
 
 from mlc.backends.onnx import to_proto
 from mlc.backends.ort import Session
@@ -32,6 +33,7 @@ CASES = [
 
 
 def test_every_rule_has_instances() -> None:
+    assert {rules.__name__, rules_weights.__name__} == {g.__module__ for found in INSTANCES.values() for g in found}
     assert set(NAMES) == set(INSTANCES)
 
 
