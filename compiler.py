@@ -304,6 +304,7 @@ class _Compilation:
                 "environment": environment(),
                 "seconds": {str(i + 1): round(r.seconds, 4) for i, r in enumerate(reports)},
                 "latency": emitted.latency.to_json() if emitted.latency is not None else None,
+                "warnings": [emitted.slower] if emitted.slower else [],
             },
         }
 

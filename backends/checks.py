@@ -140,6 +140,13 @@ class Emitted:
     broken: tuple[Diagnostic, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def slower(self) -> str:
+        """A warning when the artifact is certainly slower than the source; empty otherwise."""
+        if self.latency is None or self.latency.high >= 1.0:
+            return ""
+        return f"the artifact is slower than the source: {self.latency.speedup:.2f}x"
+
     def facts(self) -> dict[str, Any]:
         """What the report says of the files."""
         files = sorted(self.path.parent.glob(f"{self.path.name}*"))
@@ -187,8 +194,6 @@ def check_emitted(
     session = Session(path, threads=judge.threads)
     agreement = judge.agreement(session)
     latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
-    if latency.high < 1.0:
-        warnings.append(f"the artifact is slower than the source: {latency.speedup:.2f}x")
     broken = _broken(agreement, exact=exact)
     return Emitted(path, module, nbytes, opset, True, agreement, latency, {}, broken, tuple(warnings))
 

@@ -85,7 +85,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
     console.print(_totals(report))
-    for warning in report["warnings"]:
+    for warning in (*report["warnings"], *report["measurements"]["warnings"]):
         console.print(Text(f"warning: {warning}", style="yellow"))
     if report["status"] != "done":
         console.print(Text(f"status: {report['status']}", style="bold red"))

@@ -151,11 +151,19 @@ class Scope:
         return self.on is not None
 
     def allows(self, op: Op) -> bool:
-        name = op.name or op.loc.origin  # a node without a name goes by where it comes from
-        return (self.on is None or name in self.on) and name not in self.but
+        return (self.on is None or _name(op) in self.on) and not self.excludes(op)
+
+    def excludes(self, op: Op) -> bool:
+        """Whether `except` names the op: a group that touches it is left alone."""
+        return _name(op) in self.but
 
     def allows_group(self, producers: Iterable[Op]) -> bool:
         return all(self.allows(op) for op in producers)
+
+
+def _name(op: Op) -> str:
+    """What selectors call an op: nodes without a name go by where they come from."""
+    return op.name or op.loc.origin
 
 
 EVERYWHERE = Scope()

@@ -121,7 +121,8 @@ for name in {[*modules()]!r}:
 names = collections.defaultdict(set)
 for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
-    if file and os.path.realpath(file).startswith({str(ROOT)!r} + os.sep):
+    path = os.path.realpath(file) if file else ""
+    if path.startswith({str(ROOT)!r} + os.sep) and "{os.sep}.venv{os.sep}" not in path:
         names[os.path.realpath(file)].add(name)
 assert len(names) >= {len(modules())}, len(names)
 print(*(f"{{file}}: {{sorted(n)}}" for file, n in names.items() if len(n) > 1), sep="\\n", end="")

@@ -106,7 +106,7 @@ def _refusal(group: Group, scope: Scope) -> Skipped | None:
         what = "" if not c.pin.where else f" by {c.pin.kind} {c.pin.where}"
         return Skipped(_place(group), SkipCode.PINNED_AXIS, f"{c.size} positions are fixed{what} ({c.pin.code})")
     producers = group.producers or group.holders
-    if not scope.allows_group(producers) or any(op.name in scope.but for op in group.holders):
+    if not scope.allows_group(producers) or any(scope.excludes(op) for op in group.holders):
         return Skipped(_place(group), SkipCode.SCOPE, "not every op of the group is in scope")
     for code, where in c.marks.items():
         if code in SELECTABLE and scope.explicit:

@@ -50,6 +50,12 @@ class Fp16Plan(Plan):
 
 @dataclass(frozen=True)
 class Fp16(Pass):
+    """Stores float32 weights in 16 bits, widened by a Cast that the runtime folds when it loads the model.
+
+    Size only: the model still computes in float32. Values are rounded half to even; a weight with a value beyond
+    65504 is skipped, infinities (masks) are kept. Parameters of quantization are not touched.
+    """
+
     name: ClassVar[str] = "fp16"
     effect: ClassVar[Effect] = LOSSY
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "int4")

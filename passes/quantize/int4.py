@@ -74,11 +74,19 @@ class _Problem:
 
 @dataclass(frozen=True)
 class Int4(Pass):
+    """Stores weights of MatMul, Gemm and embeddings in 4 bits, with a scale and a zero point per block.
+
+    Round to nearest (half to even) on the clip that minimises the squared error over a grid, for each block of `block`
+    weights along the axis that is contracted: q = clip(round(w / s) + z, 0, 15), w' = s (q - z). Writes standard
+    `DequantizeLinear` with `block_size`; the target turns it into kernels. Blocks of zeros stay exactly zero. Errors:
+    CANNOT_HONOUR when the step's selector names only what cannot be stored so.
+    """
+
     name: ClassVar[str] = "int4"
     effect: ClassVar[Effect] = LOSSY
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
 
-    block: int = option(32, unit="int", choices=(32, 64, 128), doc="weights that share a scale")
+    block: int = option(32, unit="int", choices=(32, 64, 128), doc="weights that share a scale", positional=True)
     embedding_block: int = option(128, unit="int", choices=(32, 64, 128), doc="the same, for embedding tables")
     symmetric: bool = option(False, unit="bool", doc="no zero points: a little smaller, less exact")
     scale: str = option("f16", unit="name", choices=("f16", "f32"), doc="type of the stored scales")
