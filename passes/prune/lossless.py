@@ -18,52 +18,16 @@ from ...ir.constants import Constant
 from ...ir.core import Module, Op, Value
 from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
-from ..base import Done, Scope, SkipCode, Skipped
+from ..base import Scope, SkipCode, Skipped
 from . import flow as fl
 from .depend import Redundancy, columns, redundancy
 from .groups import Group, find_groups
 from .ranges import ranges
+from .removal import Removal, Round
 from .surgery import remove_units
 from .trace import Consumer, NotTraced, Trace, trace
 
 MOST_ROUNDS = 8
-
-
-@dataclass(frozen=True)
-class Removal:
-    """Redundant units of one group, by the reason for which they can go (ranges of old unit numbers)."""
-
-    site: str
-    constant: str  # the class is the `nth` on `axis` of this constant
-    axis: int
-    nth: int
-    before: int
-    after: int
-    unread: str = ""
-    fixed: str = ""
-    duplicate: str = ""
-    dependent: str = ""
-
-    def done(self) -> Done:
-        reasons = [
-            f"{name} {units}"
-            for name, units in (
-                ("unread", self.unread), ("constant", self.fixed), ("duplicate", self.duplicate),
-                ("dependent", self.dependent),
-            )
-            if units
-        ]  # fmt: skip
-        return Done(self.site, f"{self.before} units", f"{self.after} units ({'; '.join(reasons)})")
-
-
-@dataclass(frozen=True)
-class Round:
-    """Removals that were found in one module and are made together."""
-
-    removals: tuple[Removal, ...]
-
-    def done(self) -> list[Done]:
-        return [r.done() for r in self.removals]
 
 
 @dataclass(frozen=True)

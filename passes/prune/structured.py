@@ -22,8 +22,8 @@ from ..cleanup import drop_dead
 from .allocate import ALLOCATIONS
 from .criteria import CRITERIA, Scores
 from .groups import Group, find_groups
-from .lossless import Round, find_rounds, replay
 from .ranges import parse_ranges, ranges
+from .removal import Round
 from .surgery import remove_units
 
 STRONGEST = 0.95  # the ratio at strength 1
@@ -114,6 +114,8 @@ class Prune(Pass):
         return _with_totals(PrunePlan(tuple(skipped), _notes(groups, plans), plans), module, twin)
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
+        from .lossless import find_rounds
+
         twin = module.clone()
         rounds, opaque = find_rounds(twin, ctx.scope, self.name)
         plan = PrunePlan((*skipped, *opaque), ("only units that change no output were looked for",), rounds=rounds)
@@ -121,6 +123,8 @@ class Prune(Pass):
 
     def apply(self, rw: Rewriter, plan: PrunePlan, ctx: Context) -> Sequence[Done]:
         if plan.rounds:
+            from .lossless import replay
+
             replay(rw, plan.rounds, ctx.scope)
             return [d for r in plan.rounds for d in r.done()]
         if not plan.groups:
