@@ -36,9 +36,9 @@ from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
-from .ir.errors import Code, Diagnostic
+from .ir.errors import Code, Diagnostic, MlcError
 from .passes.base import EVERYWHERE, Context, Pass, PassReport, Plan, plain, run_in_place
-from .passes.instruments import Drift, PrintChanged, SizeDelta, sizes
+from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.ports import Data
 from .passes.statistics import StreamingStatistics
@@ -143,6 +143,7 @@ class _Compilation:
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
         self.data, self.eval = _data(source, options)
+        _check_bounds(program, options, self.eval)
         self.judge = Judge.of(
             source,
             self.eval,
@@ -160,6 +161,7 @@ class _Compilation:
         with artifact.staged(layout) as folder:
             emitted, lowering = self._emit(module, folder / layout.model_name)
             verdicts = self._verdicts(emitted)
+            self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
             document = self._report(layout, reports, emitted, lowering, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
@@ -239,6 +241,13 @@ class _Compilation:
         )
         return emitted, lowered.lines
 
+    def _locate(self, module: Module, emitted: Emitted) -> None:
+        """Name the operator where broken outputs start to differ: the first thing anyone will ask."""
+        if emitted.broken and self.judge.can_run:
+            found = first_diverging(OrtRunner(threads=self.threads), self.source, module, self.judge.feeds[0])
+            where = "every operator agrees before lowering" if found is None else f"{found[0]} (by {found[1]:.2g})"
+            self.warnings.append(f"the first operator whose result differs: {where}")
+
     # -- judge and report --------------------------------------------------------------------------------------
 
     def _facts(self, emitted: Emitted) -> dict[str, Measured]:
@@ -254,6 +263,9 @@ class _Compilation:
         if agreement is not None:
             scores = {"cosine": agreement.cosine, "sqnr": agreement.sqnr_db, "agreement": agreement.top1}
             facts |= {name: Measured(value) for name, value in scores.items() if value is not None}
+        if emitted.accuracy is not None:
+            before_accuracy, after_accuracy = emitted.accuracy
+            facts["acc_drop"] = Measured(before_accuracy - after_accuracy, before_accuracy)
         if emitted.latency is not None:
             # The upper end of the interval must hold: seconds, and seconds of the source scaled to match.
             slowest = emitted.latency.a_ms / emitted.latency.low / 1e3
@@ -315,6 +327,17 @@ class _Compilation:
         if layout.extras:
             (folder / "recipe.mlc").write_text(self.program.file_text(), encoding="utf-8")
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
+
+
+def _check_bounds(program: Program, options: Settings, judges: Data | None) -> None:
+    """Refuse, before any work, bounds that nothing could measure."""
+    for limit in program.limits:
+        if limit.metric == "acc_drop" and (judges is None or not judges.has_labels):
+            help = "give --eval samples.npz and --labels KEY, or bound cosine or agreement"
+            raise MlcError(Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help))
+        if limit.metric not in ("size", "params", "flops") and options.check != "full":
+            message = f"'{limit.metric}' is not measured under --check {options.check}"
+            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full"))
 
 
 def _at(steps: tuple[PlannedStep, ...], strength: float) -> tuple[PlannedStep, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.errors import Code, error
+
 Array = np.ndarray[Any, Any]
 
 
@@ -131,6 +133,42 @@ class AgreementMeter:
             integers_equal=self._integers_equal,
             samples=self._samples,
         )
+
+
+@dataclass
+class AccuracyMeter:
+    """Top-1 accuracy of two classifiers on the same labelled samples. The classes are the last axis of the first
+    rank-2 float output."""
+
+    reference: int = 0
+    found: int = 0
+    rows: int = 0
+
+    def update(self, reference: Mapping[str, Any], found: Mapping[str, Any], labels: Array) -> None:
+        """Count one batch. Errors: BAD_DATA when there are no class scores, or not one label per row of them."""
+        name = _scores(reference, labels)
+        wanted = np.asarray(labels).reshape(-1)
+        self.reference += int((np.asarray(reference[name]).argmax(axis=1) == wanted).sum())
+        self.found += int((np.asarray(found[name]).argmax(axis=1) == wanted).sum())
+        self.rows += len(wanted)
+
+    def result(self) -> tuple[float, float]:
+        """(accuracy of the reference, accuracy of the other), 0 to 1."""
+        return self.reference / self.rows, self.found / self.rows
+
+
+def _scores(outputs: Mapping[str, Any], labels: Array) -> str:
+    for name, value in outputs.items():
+        scores = np.asarray(value)
+        if scores.ndim == 2 and scores.dtype.kind == "f":
+            if scores.shape[0] == np.size(labels):
+                return name
+            raise error(Code.BAD_DATA, f"{np.size(labels)} labels do not fit output {name!r} of shape {scores.shape}")
+    raise error(
+        Code.BAD_DATA,
+        "labels were given, but the model has no output of class scores (a float matrix)",
+        help="leave --labels out, and bound cosine or sqnr instead",
+    )
 
 
 def _pairs(wanted: Any, found: Any) -> Iterable[tuple[Array, Array]]:

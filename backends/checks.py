@@ -18,7 +18,7 @@ import numpy as np
 
 from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
-from .agreement import Agreement, AgreementMeter
+from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .measure import Timing, interleaved
 from .onnx import least_onnxruntime
 from .ort import Session
@@ -124,17 +124,20 @@ class Judge:
             meter.update(expected, session.run(feed))
         return meter.result().max_relative or 0.0
 
-    def agreement(self, session: Session) -> Agreement:
-        """Agreement on all samples; the data is streamed through both models."""
-        meter = AgreementMeter()
+    def agreement(self, session: Session) -> tuple[Agreement, tuple[float, float] | None]:
+        """Agreement on all samples and, with labels, the accuracies of source and artifact. The data is streamed."""
+        meter, accuracy = AgreementMeter(), AccuracyMeter()
         if self.samples is None:
             for feed, expected in zip(self.feeds, self.reference):
                 meter.update(expected, session.run(feed))
-        else:
-            source = self.open_source()
-            for batch in self.samples.batches(1):
-                meter.update(source.run(batch.inputs), session.run(batch.inputs))
-        return meter.result()
+            return meter.result(), None
+        source = self.open_source()
+        for batch in self.samples.batches(1):
+            expected, found = source.run(batch.inputs), session.run(batch.inputs)
+            meter.update(expected, found)
+            if batch.labels is not None:
+                accuracy.update(expected, found, batch.labels)
+        return meter.result(), accuracy.result() if accuracy.rows else None
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Emitted:
     opset: int | None = None  # the one asked for; None: that of the module
     loads: bool | None = None  # None: not tried
     agreement: Agreement | None = None
+    accuracy: tuple[float, float] | None = None  # of source and artifact, with labels
     latency: Timing | None = None
     changed_ops: Mapping[str, str] = field(default_factory=dict)
     broken: tuple[Diagnostic, ...] = ()
@@ -177,6 +181,7 @@ class Emitted:
             "judged_on": judge.judged_on,
             "loads": self.loads,
             **agreement,
+            **({"accuracy": dict(zip(("source", "artifact"), self.accuracy))} if self.accuracy is not None else {}),
             "changed_operators": dict(self.changed_ops),
             "binding": {k: v for k, v in judge.binding.items() if not k.startswith("?")},
         }
@@ -204,10 +209,10 @@ def check_emitted(
         changed = check_changed_ops(module, seed=seed)
         return Emitted(path, module, nbytes, opset, changed_ops=changed, warnings=tuple(warnings))
     session = Session(path, threads=judge.threads)
-    agreement = judge.agreement(session)
+    agreement, accuracy = judge.agreement(session)
     latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
     broken = _broken(agreement, judge, exact=exact)
-    return Emitted(path, module, nbytes, opset, True, agreement, latency, {}, broken, tuple(warnings))
+    return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, {}, broken, tuple(warnings))
 
 
 def _broken(agreement: Agreement, judge: Judge, *, exact: bool) -> tuple[Diagnostic, ...]:
@@ -269,7 +274,7 @@ def compare(a: Path, b: Path, judge: Judge) -> dict[str, Any]:
                 help=f"compare models with the inputs of {str(a)!r}",
             )
         )
-    return {**judge.agreement(session).to_json(), "judged_on": judge.judged_on}
+    return {**judge.agreement(session)[0].to_json(), "judged_on": judge.judged_on}
 
 
 def _missing_inputs(session: Session, feeds: Sequence[Feeds]) -> list[str]:

@@ -150,6 +150,12 @@ def _totals(report: Mapping[str, Any]) -> RenderableType:
     checks = report["checks"]
     if checks.get("cosine") is not None:
         table.add_row("agreement", f"cosine {checks['cosine']:.6f}, judged on {checks['judged_on']}")
+    if checks.get("accuracy"):
+        accuracy = checks["accuracy"]
+        table.add_row("accuracy", f"{accuracy['source']:.2%} > {accuracy['artifact']:.2%}")
+    for bound in report["bounds"]:
+        found = "not measured" if bound["measured"] is None else f"{bound['measured']:.4g}"
+        table.add_row("bound", f"{bound['bound']}: {found}, {'holds' if bound['holds'] else 'MISSED'}")
     for name, value in checks.items():
         if name in ("loads", "fast") and value is not None:
             table.add_row(name, str(value))

@@ -138,6 +138,26 @@ def test_an_impossible_bound_is_reported_and_the_best_is_saved(tmp_path: Path) -
     assert (tmp_path / "out.mlc" / "model.onnx").exists()
 
 
+def test_accuracy_is_judged_with_labels(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    x = np.random.default_rng(1).standard_normal((40, 64), dtype=np.float32)
+    labels = Session(source).run({"x": x})["y"].argmax(axis=1)
+    labels[:10] = (labels[:10] + 1) % 10  # the source is right on 30 of 40
+    np.savez(tmp_path / "labelled.npz", x=x, label=labels)
+    recipe = "prune(75%) where acc_drop <= 1pp"
+    result = mlc.compile(source, recipe, eval=tmp_path / "labelled.npz", labels="label", output=tmp_path / "o.mlc")
+    accuracy = result.report["checks"]["accuracy"]
+    assert accuracy["source"] == 0.75
+    assert accuracy["artifact"] < 0.7
+    (bound,) = result.report["bounds"]
+    assert bound["measured"] == pytest.approx(0.75 - accuracy["artifact"])
+    assert not bound["holds"]
+    relaxed = mlc.compile(source, "prune(75%) where acc_drop <= 99%", eval=tmp_path / "labelled.npz", labels="label")
+    assert relaxed.report["bounds"][0]["measured"] == pytest.approx(bound["measured"] / 0.75)
+    with pytest.raises(MlcError, match="needs labels"):
+        mlc.compile(source, "int4 where acc_drop <= 1pp")
+
+
 def test_an_exact_recipe_that_changes_the_outputs_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault injection: what `simplify` writes is damaged on its way to the file."""
     from mlc import compiler
@@ -152,6 +172,7 @@ def test_an_exact_recipe_that_changes_the_outputs_is_caught(tmp_path: Path, monk
     result = mlc.compile(two_layers(tmp_path), "simplify", output=tmp_path / "out.mlc")
     assert result.report["status"] == "missed"
     assert "the steps are exact, but outputs differ" in str(result.missed[0])
+    assert "every operator agrees before lowering" in result.report["warnings"][-2]
 
 
 def test_check_levels(tmp_path: Path) -> None:
