@@ -14,6 +14,9 @@ from pathlib import Path
 from ..ir import errors
 from ..ir.errors import Code, Diagnostic, ResourceError
 
+# Everything that an artifact's folder holds.
+_WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "recipe.mlc", "plan.json"})
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -41,12 +44,19 @@ class Layout:
     @property
     def targets(self) -> tuple[Path, ...]:
         """What may not exist yet (without --force)."""
-        return (self.out, self.out.with_name(self.report_name)) if self.is_file else (self.out,)
+        if not self.is_file:
+            return (self.out,)
+        return self.out, self.out.with_name(f"{self.out.name}.data"), self.out.with_name(self.report_name)
+
+    @property
+    def place(self) -> Path:
+        """`out` without `.` and `..`: what can be renamed."""
+        return Path(os.path.abspath(self.out))
 
 
 def refuse_existing(layout: Layout, *, force: bool) -> None:
-    """Fail before any work when the output cannot be written."""
-    parent = layout.out.absolute().parent
+    """Fail before any work when the output cannot be written, or would replace what mlc did not write."""
+    parent = layout.place.parent
     if not parent.is_dir():
         raise errors.error(Code.OUTPUT, f"there is no folder {str(parent)!r}", help="create it, or choose another -o")
     if not os.access(parent, os.W_OK):
@@ -56,26 +66,37 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
             raise errors.error(
                 Code.OUTPUT_EXISTS, f"{str(path)!r} exists", help="choose another -o, or overwrite it with --force"
             )
+    _refuse_foreign(layout)
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    """--force replaces artifacts, nothing else: a whole folder goes when it is replaced."""
+    if layout.is_file:
+        problem = next((f"{str(p)!r} is a folder" for p in layout.targets if p.is_dir()), None)
+    elif layout.out.is_dir():
+        foreign = sorted(p.name for p in layout.out.iterdir() if p.name not in _WRITTEN)
+        problem = f"the folder {str(layout.out)!r} holds {foreign[0]!r}, which mlc did not write" if foreign else None
+    else:
+        problem = f"{str(layout.out)!r} is a file" if layout.out.exists() else None
+    if problem is not None:
+        raise errors.error(
+            Code.OUTPUT_EXISTS,
+            f"{problem}: it is not replaced",
+            help="choose another -o: a folder for the artifact, or a file X.onnx",
+        )
 
 
 @contextmanager
 def staged(layout: Layout) -> Iterator[Path]:
     """A temporary sibling folder to build in; moved into place when the block ends well, removed otherwise."""
-    parent = layout.out.absolute().parent
+    parent = layout.place.parent
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{layout.out.name}.", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{layout.place.name}.", dir=parent))
     except OSError as cause:
         raise errors.error(Code.OUTPUT, f"cannot write in {str(parent)!r}: {cause.strerror}") from cause
     try:
         yield folder
-        _flush(folder)
-        if layout.is_file:
-            # The report goes last: where it lies, the model lies complete.
-            for path in sorted(folder.iterdir(), key=lambda p: p.name == layout.report_name):
-                os.replace(path, layout.out.with_name(path.name))
-        else:
-            os.chmod(folder, 0o755)
-            _swap(folder, layout.out)
+        _publish(folder, layout)
     except OSError as cause:
         if cause.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(Diagnostic(Code.OUTPUT, f"the disk of {str(parent)!r} is full")) from cause
@@ -84,15 +105,35 @@ def staged(layout: Layout) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _publish(folder: Path, layout: Layout) -> None:
+    """Flush what was built and move it into place."""
+    _flush(folder)
+    if not layout.is_file:
+        os.chmod(folder, 0o755)
+        _swap(folder, layout.place)
+        return
+    built = {path.name for path in folder.iterdir()}
+    # The report goes last: where it lies, the model lies complete.
+    for path in sorted(layout.targets, key=lambda p: p.name == layout.report_name):
+        if path.name in built:
+            os.replace(folder / path.name, path)
+        else:
+            path.unlink(missing_ok=True)  # what an earlier artifact of this name had and the new one has not
+
+
 def _swap(folder: Path, out: Path) -> None:
     """Rename `folder` to `out`; an older `out` is kept until the new one is in place."""
     if not out.exists():
         os.rename(folder, out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.absolute().parent)) / out.name
-    os.rename(out, old)
-    os.rename(folder, out)
-    shutil.rmtree(old.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.old.", dir=out.parent) as aside:
+        old = Path(aside) / out.name
+        os.rename(out, old)
+        try:
+            os.rename(folder, out)
+        except BaseException:
+            os.rename(old, out)
+            raise
 
 
 def _flush(folder: Path) -> None:
