@@ -29,6 +29,7 @@ from .ort import Session
 
 _UNKNOWN_SIZE = 4
 _ROWS = 256
+_FOLDED_DEPTH = 4  # what lowering puts in front of a kernel is a Cast or two
 _ROW_KINDS = frozenset({"com.microsoft::MatMulNBits", "com.microsoft::GatherBlockQuantized"})
 _WIDTHS = {"com.microsoft::MatMulNBits": "N"}  # the attribute that counts the rows
 _LIMIT = 0.999  # 8-bit activations inside a kernel (accuracy level 4) stay above this cosine
@@ -95,15 +96,18 @@ def _alone(op: Op, module: Module, rng: np.random.Generator) -> tuple[Module, di
     return alone, feeds
 
 
-def _folded(value: Value, module: Module) -> Constant | None:
+def _folded(value: Value, module: Module, depth: int = _FOLDED_DEPTH) -> Constant | None:
     """The constant a value is, or that the runtime folds it to (scales behind a Cast): kernels rely on that."""
-    if value.constant is not None or value.op is None or value.op.regions or not value.op.operands:
+    op = value.op
+    if value.constant is not None or op is None or op.regions or not op.operands or depth == 0:
         return value.constant
-    operands = [_folded(v, module) if v is not None else None for v in value.op.operands]
-    if any(v is not None and c is None for v, c in zip(value.op.operands, operands)):
-        return None
-    arrays = [None if c is None else c.array() for c in operands]
-    return Constant.of(evaluate_op(value.op, arrays, module=module)[value.index])
+    arrays: list[Any] = []
+    for operand in op.operands:
+        constant = _folded(operand, module, depth - 1) if operand is not None else None
+        if operand is not None and constant is None:
+            return None  # at the first one: looking at all ancestors would take time exponential in the depth
+        arrays.append(None if constant is None else constant.array())
+    return Constant.of(evaluate_op(op, arrays, module=module)[value.index])
 
 
 def _first_rows(op: Op, constant: Constant) -> Constant:
