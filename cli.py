@@ -6,6 +6,7 @@ artifact is saved), 4 out of memory or disk, 130 Ctrl-C.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     help="mlc compiles trained neural networks into smaller, faster ones.",
 )
 
@@ -110,16 +110,30 @@ def plan(
     model: Model,
     recipe: Recipe,
     data: Data = None,
+    eval: Eval = None,
     labels: Labels = None,
     to: To = "ort(cpu)",
     seed: Seed = 0,
+    threads: Threads = None,
+    max_memory: MaxMemory = None,
     dims: Dims = None,
     json: Json = False,
 ) -> None:
     """Show what a recipe would do to a model, step by step; nothing is written."""
     from . import compiler
 
-    plans = compiler.plan(model, recipe, data=data, labels=labels, to=to, seed=seed, dims=_dims(dims))
+    plans = compiler.plan(
+        model,
+        recipe,
+        data=data,
+        eval=eval,
+        labels=labels,
+        to=to,
+        seed=seed,
+        threads=threads,
+        max_memory=_bytes(max_memory),
+        dims=_dims(dims),
+    )
     if json:
         typer.echo(compiler.plans_to_json(plans), nl=False)
     else:
@@ -258,14 +272,15 @@ def _bytes(text: str | None) -> int | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its status."""
+    """Run the command line and exit with its status. Being terminated cleans up like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """The exit status of one command line. A user's mistake never shows a traceback."""
     try:
-        status = app(arguments, prog_name="mlc", standalone_mode=False)
+        status = app(arguments or ["--help"], prog_name="mlc", standalone_mode=False)
         return _interrupted() if status == _INTERRUPTED else int(status or 0)
     except typer.TyperException as mistake:
         usage = Diagnostic(Code.USAGE, mistake.format_message(), help="see mlc --help")

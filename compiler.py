@@ -37,7 +37,7 @@ from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
 from .ir.errors import Code, Diagnostic, MlcError
-from .passes.base import EVERYWHERE, Context, Pass, PassReport, Plan, plain, run_in_place
+from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
 from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.ports import Data
@@ -77,6 +77,12 @@ class Settings:
             raise errors.error(
                 Code.USAGE, f"--external-data {self.external!r} is unknown", help="choose auto, always, never"
             )
+        whole = {"seed": (self.seed, 0), "threads": (self.threads, 1), "max_memory": (self.max_memory, 1)}
+        for name, (value, low) in (whole | {f"dims[{n!r}]": (size, 1) for n, size in self.dims.items()}).items():
+            if value is not None and (not isinstance(value, int) or value < low):
+                raise errors.error(Code.USAGE, f"{name} = {value!r}", help=f"give a whole number from {low}")
+        if self.labels is not None and self.data is None and self.eval is None:
+            raise errors.error(Code.USAGE, f"labels {self.labels!r} of no data", help="give --data or --eval as well")
 
 
 @dataclass(frozen=True)
@@ -130,13 +136,14 @@ def compile(
     with ExitStack() as stack:
         if layout is None:
             layout = artifact.Layout(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model.mlc")
-        return _Compilation(source, program, options).run(layout, keep=output is not None)
+        work = _Compilation(source, program, options, level=options.check)
+        return work.run(layout, keep=output is not None)
 
 
 class _Compilation:
     """One run; methods in the order in which they are called."""
 
-    def __init__(self, source: Module, program: Program, options: Settings) -> None:
+    def __init__(self, source: Module, program: Program, options: Settings, *, level: str) -> None:
         self.source, self.program, self.options = source, program, options
         self.target: OrtTarget = parse_target(options.to)
         self.threads = options.threads or self.target.threads
@@ -150,7 +157,7 @@ class _Compilation:
             dims=options.dims,
             seed=options.seed,
             threads=self.threads,
-            level=options.check,
+            level=level,
             max_memory=options.max_memory,
         )
         self.context = _context(self.target, self.data, self.eval, options)
@@ -158,14 +165,15 @@ class _Compilation:
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         steps = self._choose_strength()
         module, reports = self._transform(steps)
+        out = layout.out if keep else None
         with artifact.staged(layout) as folder:
             emitted, lowering = self._emit(module, folder / layout.model_name)
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
-            document = self._report(layout, reports, emitted, lowering, verdicts, diagnostics)
+            document = self._report(out, reports, emitted, lowering, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
-        return Result(module, document, layout.out if keep else None, diagnostics)
+        return Result(module, document, out, diagnostics)
 
     # -- strength ----------------------------------------------------------------------------------------------
 
@@ -176,16 +184,14 @@ class _Compilation:
         allowed drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
         """
         steps = self.program.planned()
-        free = [s for s in steps if s.action.free and s.action.effect.lossy]
-        limits = self.program.limits
-        costs = [x for x in limits if x.metric in COSTS - {"latency"}]
-        if not free or not (costs or self.eval is not None):
+        costs = [x for x in self.program.limits if x.metric in COSTS - {"latency"}]
+        if not self.program.free or not (costs or self.eval is not None):
             return steps
         if costs:
             found, trials = smallest(lambda s: self._excess(_at(steps, s), costs), lambda excess: excess <= 0)
             strength = 1.0 if found is None else found
-        elif self.options.check == "none":
-            self.warnings.append("free strengths were left alone: --check none has nothing to judge them by")
+        elif not self.judge.can_run:
+            self.warnings.append("free strengths were left alone: the model is not run, so nothing can judge them")
             return steps
         else:
             strength, trials = largest(lambda s: self._drift(_at(steps, s)), lambda drift: drift <= DRIFT_LIMIT)
@@ -205,6 +211,10 @@ class _Compilation:
         module = self.source.clone()
         run(steps, module, self.context)
         return self.judge.drift(module)
+
+    def plan(self) -> list[tuple[str, Plan]]:
+        """The plans of all steps, with the strengths that `run` would choose."""
+        return _plans(run(self._choose_strength(), self.source.clone(), self.context))
 
     # -- transform and emit ------------------------------------------------------------------------------------
 
@@ -280,7 +290,7 @@ class _Compilation:
 
     def _report(
         self,
-        layout: artifact.Layout,
+        out: Path | None,
         reports: Sequence[PassReport],
         emitted: Emitted,
         lowering: Sequence[str],
@@ -301,7 +311,7 @@ class _Compilation:
             "steps": [_step_json(r) for r in reports],
             "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
             "lowering": list(lowering),
-            "artifact": {"path": str(layout.out), **emitted.facts()},
+            "artifact": {"path": str(out) if out is not None else None, **emitted.facts()},
             "size": {
                 "source": before,
                 "artifact": emitted.nbytes,
@@ -353,7 +363,9 @@ def _excess(verdict: Verdict) -> float:
 
 
 def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:
-    skipped = [(r.name, s) for r in reports for s in r.skipped] if options.strict else []
+    if not options.strict:
+        return ()
+    skipped = [(r.name, s) for r in reports for s in r.skipped if s.code is not SkipCode.SCOPE]
     return tuple(
         Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {s.site}: {s.why}", where=s.site, help=s.what_to_do)
         for name, s in skipped
@@ -409,14 +421,9 @@ def plan(model: PathLike | Module, recipe: str | Recipe | Sequence[Pass], **sett
     source = model if isinstance(model, Module) else load(model)
     check_weights(source)
     program.check_scopes(source)
-    data, judges = _data(source, options)
-    context = _context(parse_target(options.to), data, judges, options)
-    module = source.clone()
-    reports = []
-    for index, step in enumerate(program.planned()):
-        scope = EVERYWHERE if step.scope is None else step.scope(module)
-        reports.append(run_in_place(step.action, module, dataclasses.replace(context, step=index, scope=scope)))
-    return _plans(reports)
+    # The model is run only to choose strengths.
+    chosen = program.free and (program.limits or options.data is not None or options.eval is not None)
+    return _Compilation(source, program, options, level=options.check if chosen else "none").plan()
 
 
 def _plans(reports: Sequence[PassReport]) -> list[tuple[str, Plan]]:

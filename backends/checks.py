@@ -22,7 +22,7 @@ from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .measure import Timing, interleaved
 from .onnx import least_onnxruntime
 from .ort import Session
-from .probe import Feeds, synthetic
+from .probe import Feeds, check_dims, synthetic
 from .single_op import check_changed_ops
 
 _DRIFT_SAMPLES = 8
@@ -73,6 +73,7 @@ class Judge:
         max_memory: int | None,
     ) -> Judge:
         """The judge of a compilation of `module`. Runs the source once per probe sample."""
+        check_dims(module, dims)
         source = Path(module.source.path) if module.source is not None else module
         limit = max_memory if max_memory is not None else memory_limit()
         needed = _RUN_FACTOR * _weight_bytes(module)
@@ -93,7 +94,7 @@ class Judge:
         session = self.open_source()
         if self.samples is not None:
             self.feeds = tuple(dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
-            self.binding |= _binding(module, self.feeds[0])
+            self.binding = {**_binding(module, self.feeds[0]), **dims}
         else:
             rng = np.random.default_rng(seed)
             probes = synthetic(module, session.run, dims=dims, rng=rng)

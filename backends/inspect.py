@@ -10,6 +10,7 @@ from ..ir.core import Module, Op
 from ..ir.cost import cost_of, module_cost
 from ..ir.dims import evaluate
 from ..ir.types import UnrankedTensor
+from .probe import check_dims
 from .report import count, size
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def facts(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
     """Inputs, outputs, operator counts, parameters, weight bytes and MACs, as plain data."""
+    check_dims(module, dims)
     cost = module_cost(module)
     macs = evaluate(cost.macs, dims)
     ops = list(module.walk())
@@ -68,10 +70,13 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     )
     table.add_row("parameters", f"{count(found['params'])} in {size(found['weight_bytes'])}")
     table.add_row("by type", ", ".join(f"{k} {size(n)}" for k, n in found["weight_bytes_by_type"].items()))
-    table.add_row("MACs", count(found["macs"]))
+    symbolic = " (sizes: --dims)" if isinstance(found["macs"], str) else ""
+    table.add_row("MACs", f"{count(found['macs'])}{symbolic}")
     if found["unranked"]:
         table.add_row("unranked", f"{len(found['unranked'])} values have no known rank")
     console.print(table)
+    if not found["heaviest"]:
+        return
     heavy = Table(title="most work", box=None, pad_edge=False, header_style="bold", title_justify="left")
     for column in ("op", "kind", "MACs", "result"):
         heavy.add_column(column)

@@ -47,11 +47,8 @@ def synthetic(
 
     Errors: BAD_DIMS when `dims` names a size the model does not have, or no binding runs.
     """
+    check_dims(module, dims)
     names = _symbol_names(module)
-    unknown = [d for d in dims if d not in names]
-    if unknown:
-        has = f"its symbolic dimensions are {', '.join(names)}" if names else "all its dimensions are fixed"
-        raise errors.error(Code.BAD_DIMS, f"the inputs have no dimension {unknown[0]!r}", where="--dims", help=has)
     refusal: MlcError | None = None
     for binding in _bindings(module, dims):
         first = _sample(module, binding, rng)
@@ -68,6 +65,15 @@ def synthetic(
         help=f"give --eval samples.npz{sizes}",
         note=refusal.diagnostics[0].message if refusal is not None else "",
     )
+
+
+def check_dims(module: Module, dims: Mapping[str, int]) -> None:
+    """Refuse a size for a dimension that the inputs do not have."""
+    names = _symbol_names(module)
+    unknown = [d for d in dims if d not in names]
+    if unknown:
+        has = f"its symbolic dimensions are {', '.join(names)}" if names else "all its dimensions are fixed"
+        raise errors.error(Code.BAD_DIMS, f"the inputs have no dimension {unknown[0]!r}", where="--dims", help=has)
 
 
 def _symbol_names(module: Module) -> list[str]:

@@ -77,8 +77,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     source, artifact = report["source"], report["artifact"]
-    names = Path(source["path"]).name, Path(artifact["path"]).name
-    console.print(Text.assemble(("mlc ", "bold"), f"{names[0]} + {report['recipe']} -> {names[1]}"))
+    written = f" -> {Path(artifact['path']).name}" if artifact["path"] is not None else ""
+    console.print(Text.assemble(("mlc ", "bold"), f"{Path(source['path']).name} + {report['recipe']}{written}"))
     console.print(_steps(report["steps"]))
     for line in _not_done(report["steps"]):
         console.print(Text(line))
@@ -157,7 +157,9 @@ def _totals(report: Mapping[str, Any]) -> RenderableType:
         found = "not measured" if bound["measured"] is None else f"{bound['measured']:.4g}"
         table.add_row("bound", f"{bound['bound']}: {found}, {'holds' if bound['holds'] else 'MISSED'}")
     for name, value in checks.items():
-        if name in ("loads", "fast") and value is not None:
+        if name == "loads" and value is not None:
             table.add_row(name, str(value))
+    for kind, found in checks["changed_operators"].items():
+        table.add_row("checked alone", f"{kind}: {found}")
     table.add_row("runs on", f"{report['target']}; needs ONNX Runtime >= {report['artifact']['least_onnxruntime']}")
     return table

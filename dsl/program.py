@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..ir import errors
 from ..ir.core import Module
+from ..ir.errors import Code
 from ..passes import registry
 from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
@@ -35,7 +37,8 @@ class Program:
             steps = tuple((registry.find(s.name)(**s.arguments), s) for s in recipe.steps)
             program = cls(steps, recipe, str(recipe))
         else:
-            program = cls(tuple((p, None) for p in recipe), None, " + ".join(map(str, recipe)))
+            passes = _passes(recipe)
+            program = cls(tuple((p, None) for p in passes), None, " + ".join(map(str, passes)))
         check_order([step for step, _ in program.steps])
         return program
 
@@ -48,6 +51,11 @@ class Program:
         """Whether every step promises equal outputs."""
         return not any(step.effect.lossy for step, _ in self.steps)
 
+    @property
+    def free(self) -> bool:
+        """Whether a strength is left to choose."""
+        return any(step.free and step.effect.lossy for step, _ in self.steps)
+
     def planned(self) -> tuple[PlannedStep, ...]:
         return tuple(PlannedStep(action, partial(_scope, step)) for action, step in self.steps)
 
@@ -58,6 +66,17 @@ class Program:
 
     def file_text(self) -> str:
         return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
+
+
+def _passes(recipe: object) -> tuple[Pass, ...]:
+    """A recipe given as passes."""
+    if isinstance(recipe, Sequence):
+        found = tuple(p for p in recipe if isinstance(p, Pass))
+        if len(found) == len(recipe):
+            return found
+    raise errors.error(
+        Code.USAGE, f"{recipe!r} is not a recipe", help="give recipe text, a Recipe, or a list of passes"
+    )
 
 
 def _scope(step: Step | None, module: Module) -> Scope:

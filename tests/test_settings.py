@@ -1,0 +1,124 @@
+"""Settings are honoured or refused, never ignored; what `plan` shows is what `compile` does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.two_layers import samples, two_layers
+
+import mlc
+from mlc.cli import run
+from mlc.ir.errors import MlcError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return two_layers(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return samples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"threads": 0},
+        {"threads": -1},
+        {"seed": -1},
+        {"max_memory": 0},
+        {"dims": {"N": 0}},
+        {"dims": {"N": "4"}},
+        {"dims": {"Q": 4}},
+        {"dims": {"Q": 4}, "check": "none"},
+        {"labels": "y"},
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], model: Path) -> None:
+    with pytest.raises(MlcError) as caught:
+        mlc.compile(model, "int4", **settings)
+    assert caught.value.exit_status == 2
+
+
+def test_dims_are_checked_with_data_too(model: Path, data: Path) -> None:
+    with pytest.raises(MlcError, match="'Q'"):
+        mlc.compile(model, "int4", eval=data, dims={"Q": 4})
+    macs = [
+        mlc.compile(model, "simplify", eval=data, dims=d).report["steps"][0]["before"]["macs"] for d in ({}, {"N": 3})
+    ]
+    assert macs[1] == 3 * macs[0]
+
+
+@pytest.mark.parametrize("command", ["inspect", "plan"])
+def test_other_commands_check_dims(command: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["-r", "int4"] if command == "plan" else []
+    assert run([command, str(model), *recipe, "--dims", "Q=3"]) == 2
+    assert "'Q'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [3, None, mlc.passes.Int4(), [mlc.passes.Int4], ["int4"]], ids=str)
+def test_what_is_no_recipe_is_refused(recipe: Any, model: Path) -> None:
+    with pytest.raises(MlcError, match="is not a recipe"):
+        mlc.compile(model, recipe)
+
+
+@pytest.mark.parametrize("check", ["fast", "none"])
+def test_without_a_judge_strength_stays_free(check: str, model: Path, data: Path) -> None:
+    report = mlc.compile(model, "prune", data=data, check=check).report
+    assert report["trials"] == []
+    assert report["steps"][0]["before"]["params"] == report["steps"][0]["after"]["params"]
+    assert any("strengths were left alone" in w for w in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "with_data"),
+    [("simplify+prune:50%+int4", False), ("prune", True), ("prune+fp16 where size <= 0.4x", False)],
+)
+def test_the_plan_is_what_compile_does(
+    recipe: str, with_data: bool, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(data)] if with_data else []
+    out = tmp_path / "out.mlc"
+    assert run(["compile", str(model), "-r", recipe, "-o", str(out), *given]) == 0
+    capsys.readouterr()
+    assert run(["plan", str(model), "-r", recipe, "--json", *given]) == 0
+    assert capsys.readouterr().out == (out / "plan.json").read_text()
+
+
+def test_a_module_without_output_has_no_path(model: Path) -> None:
+    result = mlc.compile(model, "int4")
+    assert result.path is None
+    assert result.report["artifact"]["path"] is None
+    result.show()
+
+
+def test_fast_checks_are_shown(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mlc.compile(model, "int4", check="fast").show()
+    assert "MatMulNBits: " in capsys.readouterr().out
+
+
+def test_help_without_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    captured = capsys.readouterr()
+    assert "compile" in captured.out
+    assert captured.err == ""
+
+
+def test_a_terminated_run_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    """The signal comes while the artifact is being built."""
+    out = tmp_path / "out"
+    out.mkdir()
+    script = (
+        "import os, signal; from mlc import compiler\n"
+        "compiler.check_emitted = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"from mlc.cli import main; main(['compile', {str(model)!r}, '-r', 'int4', '-o', {str(out / 'o.mlc')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert list(out.iterdir()) == []
