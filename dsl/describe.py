@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from ..ir.errors import Code, error
+from ..ir.errors import Code, MlcError, error
 from ..passes import registry
-from ..passes.base import Pass, format_value
+from ..passes.base import Pass
+from ..passes.options import format_value
 from .values import near
 
 
@@ -16,7 +17,10 @@ def list_passes() -> Iterator[str]:
     """One line per pass: name and the first line of its documentation."""
     width = max(map(len, registry.names()))
     for name in registry.names():
-        yield f"{name:<{width}}  {_summary(registry.find(name))}"
+        try:
+            yield f"{name:<{width}}  {_summary(registry.find(name))}"
+        except MlcError as broken:  # one package's mistake must not hide everybody else's passes
+            yield f"{name:<{width}}  (unusable: {broken.diagnostics[0].message})"
 
 
 def describe(name: str) -> Iterator[str]:
@@ -52,7 +56,7 @@ def _summary(found: type[Pass]) -> str:
 def _argument(field: dataclasses.Field[Any]) -> str:
     meta = field.metadata
     unit = meta["unit"]
-    parts = [meta["doc"]]
+    parts = [meta["doc"] + (" (needs no name)" if meta["positional"] else "")]
     if meta["choices"]:
         parts.append("one of " + ", ".join(map(str, meta["choices"])))
     if meta["low"] is not None and meta["high"] is not None:

@@ -31,6 +31,7 @@ class Code(enum.Enum):
     CYCLE = ("E0211", "a recipe that contains itself")
     MISSING_ARGUMENT = ("E0212", "a required argument is missing")
     UNKNOWN_RECIPE = ("E0213", "a recipe that the file does not hold")
+    BROKEN_PASS = ("E0214", "an installed pass that cannot be used")
     # E03xx bounds
     UNKNOWN_METRIC = ("E0301", "unknown metric")
     METRIC_UNIT = ("E0302", "a bound without its unit")

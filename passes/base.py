@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import time
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,26 +24,9 @@ from ..ir import errors
 from ..ir.core import Module, Op
 from ..ir.errors import Code
 from ..ir.rewrite import Rewriter
+from .options import check_field, format_value
+from .options import option as option  # pass authors find the whole contract here
 from .ports import Data, Progress, Runner, Statistics, Target
-
-Unit = Literal["ratio", "number", "int", "name", "str", "bool", "ints", "size", "data"]
-
-
-def option(
-    default: Any = dataclasses.MISSING,
-    *,
-    unit: Unit,
-    doc: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[object] = (),
-    positional: bool = False,
-) -> Any:
-    """A field of a pass: its default (None: free), unit, range or choices, and one line of documentation."""
-    metadata = {
-        "unit": unit, "doc": doc, "low": low, "high": high, "choices": tuple(choices), "positional": positional,
-    }  # fmt: skip
-    return field(default=default, metadata=metadata)
 
 
 class Need(enum.Enum):
@@ -193,8 +176,6 @@ class Context:
 
 
 def _digest(data: bytes) -> bytes:
-    import hashlib
-
     return hashlib.sha256(data).digest()
 
 
@@ -227,7 +208,7 @@ class Pass(ABC):
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            _check_field(self.name, f, getattr(self, f.name))
+            check_field(self.name, f, getattr(self, f.name))
 
     @abstractmethod
     def plan(self, module: Module, ctx: Context) -> Plan:
@@ -252,6 +233,8 @@ class Pass(ABC):
 
     def __call__(self, module: Module, ctx: Context | None = None) -> Module:
         """Run on a copy of `module` (constants are shared): plan, apply, verify, report."""
+        from .execution import check_needs, run_in_place
+
         context = ctx or Context()
         check_needs(self, context)
         twin = module.clone()
@@ -266,83 +249,3 @@ class Pass(ABC):
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}({', '.join(given)})" if given else self.name
-
-
-def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
-    """Plan and apply a pass to `module` itself, drop what became unused, re-type and verify."""
-    from ..ir.verify import verify
-    from .cleanup import drop_dead
-
-    start = time.perf_counter()
-    plan = step.plan(module, ctx)
-    rewriter = Rewriter(module, by=step.name)
-    done = tuple(step.apply(rewriter, plan, ctx))
-    if rewriter.changed:
-        drop_dead(rewriter)
-        verify(module)
-    return PassReport(
-        step.name, str(step), done, plan.skipped, plan.notes, plan, seconds=time.perf_counter() - start
-    )  # fmt: skip
-
-
-def check_needs(step: Pass, ctx: Context) -> None:
-    """Refuse before any work when something the pass needs is missing."""
-    if Need.DATA in step.needs and ctx.data is None:
-        raise errors.error(
-            Code.NO_DATA, f"'{step.name}' needs calibration data", help="give --data samples.npz (keys = input names)"
-        )
-    if Need.LABELS in step.needs and (ctx.data is None or not ctx.data.has_labels):
-        raise errors.error(Code.NO_DATA, f"'{step.name}' needs labels", help="give --data and --labels KEY")
-    if Need.TORCH in step.needs:
-        require_extra("torch", step.name)
-
-
-def require_extra(extra: str, who: str) -> None:
-    """Fail with the line that installs an optional dependency."""
-    import importlib.util
-
-    if importlib.util.find_spec(extra) is None:
-        raise errors.error(
-            Code.MISSING_EXTRA, f"'{who}' needs {extra}", help=f"pip install 'mlc-compress[{extra}]'"
-        )  # fmt: skip
-
-
-def format_value(value: Any, unit: str) -> str:
-    """A field's value as recipe text."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
-    if unit == "ratio":
-        return f"{value * 100:g}%"
-    if unit == "str":
-        return f'"{value}"'
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "bool": (bool,),
-    "ints": (tuple,), "size": (int,), "data": (str,),
-}  # fmt: skip
-
-
-def _check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
-    if value is None and f.default is None:
-        return
-    meta = f.metadata
-    wanted = _TYPES[meta["unit"]]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise errors.error(Code.WRONG_UNIT, f"'{step}.{f.name}' wants {meta['unit']}, not {value!r}")
-    low, high, choices = meta["low"], meta["high"], meta["choices"]
-    for item in value if isinstance(value, tuple) else (value,):
-        if choices and item not in choices:
-            allowed = ", ".join(map(str, choices))
-            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is {item!r}", help=f"choose one of {allowed}")
-        if (low is not None and item < low) or (high is not None and item > high):
-            raise errors.error(
-                Code.OUT_OF_RANGE,
-                f"'{step}.{f.name}' = {format_value(item, meta['unit'])} is out of range",
-                help=f"from {format_value(low, meta['unit'])} to {format_value(high, meta['unit'])}",
-            )

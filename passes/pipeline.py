@@ -13,7 +13,8 @@ from typing import Protocol
 from ..ir import errors
 from ..ir.core import Module
 from ..ir.errors import Code
-from .base import Context, Pass, PassReport, Scope, check_needs, run_in_place
+from .base import Context, Pass, PassReport, Scope
+from .execution import check_needs, run_in_place
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ Packages add theirs through the entry-point group `mlc.passes` (name = recipe na
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
 
+from ..ir.errors import Code, MlcError, error
 from .base import Pass
 
 BUILTIN: dict[str, str] = {
@@ -22,6 +24,15 @@ BUILTIN: dict[str, str] = {
 @cache
 def _entries() -> dict[str, str]:
     found = {e.name: e.value for e in entry_points(group="mlc.passes")}
+    shadowed = sorted(found.keys() & BUILTIN.keys())
+    if shadowed:
+        name = shadowed[0]
+        raise error(
+            Code.BROKEN_PASS,
+            f"an installed package calls its pass '{name}', which is one of mlc's own",
+            where=found[name],
+            help="give it another name, or uninstall the package",
+        )
     return {**found, **BUILTIN}
 
 
@@ -31,11 +42,35 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> type[Pass]:
-    """The pass called `name`. KeyError if there is none (recipes report it with near names)."""
-    module, _, attribute = _entries()[name].partition(":")
-    found: type[Pass] = getattr(importlib.import_module(module), attribute)
-    assert issubclass(found, Pass), f"{_entries()[name]} is not a Pass"
+    """The pass called `name`. KeyError if there is none (recipes report it with near names).
+
+    Errors: BROKEN_PASS when an installed package registers something that cannot be used.
+    """
+    where = _entries()[name]
+    module, _, attribute = where.partition(":")
+    if name in BUILTIN:
+        return _usable(name, where, getattr(importlib.import_module(module), attribute))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as cause:
+        raise _broken(name, where, f"importing it fails: {type(cause).__name__}: {cause}") from cause
+    return _usable(name, where, found)
+
+
+def _usable(name: str, where: str, found: object) -> type[Pass]:
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise _broken(name, where, "it is not a subclass of mlc.Pass")
+    if getattr(found, "name", None) != name:
+        raise _broken(name, where, f"its class is called {getattr(found, 'name', None)!r}; both names must be equal")
+    unmade = [f.name for f in dataclasses.fields(found) if "unit" not in f.metadata]
+    if unmade:
+        raise _broken(name, where, f"its field {unmade[0]!r} is not made by option(..., unit=..., doc=...)")
     return found
+
+
+def _broken(name: str, where: str, why: str) -> MlcError:
+    help = "correct the package that registers it, or uninstall that package"
+    return error(Code.BROKEN_PASS, f"the installed pass '{name}' cannot be used: {why}", where=where, help=help)
 
 
 def by_class_name(name: str) -> type[Pass] | None:

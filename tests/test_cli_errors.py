@@ -144,8 +144,19 @@ def test_a_missed_bound_saves_the_artifact_and_exits_3(
 
 
 def test_strict_turns_skips_into_exit_3(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["compile", str(model), "-r", 'int4 except "fc1"', "--strict", "-o", str(tmp_path / "o.mlc")]) == 3
-    assert "fc1" in capsys.readouterr().err
+    assert run(["compile", str(model), "-r", "prune(1%)", "--strict", "-o", str(tmp_path / "o.mlc")]) == 3
+    assert "rounds to none" in capsys.readouterr().err
+
+
+def test_strict_does_not_mind_what_the_user_left_out(model: Path, tmp_path: Path) -> None:
+    assert run(["compile", str(model), "-r", 'int4 except "fc1"', "--strict", "-o", str(tmp_path / "o.mlc")]) == 0
+
+
+def test_a_selector_that_cannot_be_served_is_an_error(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["compile", str(model), "-r", "int4 on Relu", "-o", str(tmp_path / "o")], capsys, tmp_path)
+    assert "'int4' can change nothing of what 'on Relu' names" in message
 
 
 def test_an_interrupt_leaves_nothing(

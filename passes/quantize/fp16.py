@@ -13,11 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ir import errors
 from ...ir.constants import Constant, ConvertedPayload
 from ...ir.core import Module, Value
 from ...ir.dtypes import DType
-from ...ir.errors import Code
 from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.rewrite import Rewriter
@@ -82,12 +80,6 @@ class Fp16(Pass):
                 continue
             found = _measure(value.name, constant)
             (sites if isinstance(found, Fp16Site) else skipped).append(found)  # type: ignore[arg-type]
-        if not sites and ctx.scope.explicit:
-            raise errors.error(
-                Code.CANNOT_HONOUR,
-                f"'{self.name}' can store nothing of what {ctx.scope.text or 'the selector'} names in 16 bits",
-                help="; ".join(dict.fromkeys(s.why for s in skipped)) or "name nodes with float32 weights",
-            )
         notes = ("fp16 storage changes the size only: the model still computes in float32",) if sites else ()
         return Fp16Plan(tuple(skipped), notes, tuple(sites))
 

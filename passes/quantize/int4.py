@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ir import errors
 from ...ir.constants import Constant
 from ...ir.core import Module, Value
 from ...ir.dtypes import BY_SHORT, DType
-from ...ir.errors import Code
 from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.quant import QSpec
@@ -104,13 +102,6 @@ class Int4(Pass):
                 sites.append(found)
             else:
                 skipped += found
-        if not sites and ctx.scope.explicit:
-            raise errors.error(
-                Code.CANNOT_HONOUR,
-                f"'{self.name}' can quantize nothing of what {ctx.scope.text or 'the selector'} names",
-                help="; ".join(dict.fromkeys(s.why for s in skipped if s.code is not SkipCode.SCOPE))
-                or "name MatMul, Gemm or embedding nodes",
-            )
         return Int4Plan(tuple(skipped), _notes(sites), tuple(sites))
 
     def _decide(self, weight: Weight, ctx: Context, total: int) -> Int4Site | list[Skipped]:

@@ -1,0 +1,76 @@
+"""Running one pass on a module: plan, apply, drop what became unused, verify, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from ..ir import errors
+from ..ir.core import Module
+from ..ir.errors import Code, MlcError
+from ..ir.rewrite import Rewriter
+from ..ir.verify import verify
+from .base import Context, Done, Need, Pass, PassReport, Plan, SkipCode
+from .cleanup import drop_dead
+
+_SHOWN_REASONS = 3
+
+
+def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
+    """Plan and apply a pass to `module` itself, drop what became unused, re-type and verify."""
+    start = time.perf_counter()
+    plan = step.plan(module, ctx)
+    if not isinstance(plan, Plan):
+        raise TypeError(f"{step.name}.plan returned {type(plan).__name__}, not a Plan")
+    rewriter = Rewriter(module, by=step.name)
+    done = _done(step, step.apply(rewriter, plan, ctx))
+    if ctx.scope.explicit and step.effect.lossy and not done:
+        raise _nothing_to_do(step, plan, ctx)
+    if rewriter.changed:
+        drop_dead(rewriter)
+        verify(module)
+    return PassReport(
+        step.name, str(step), done, plan.skipped, plan.notes, plan, seconds=time.perf_counter() - start
+    )  # fmt: skip
+
+
+def _done(step: Pass, result: object) -> tuple[Done, ...]:
+    if not isinstance(result, Iterable):
+        raise TypeError(f"{step.name}.apply returned {type(result).__name__}, not a sequence of Done")
+    done = tuple(result)
+    strangers = [type(d).__name__ for d in done if not isinstance(d, Done)]
+    if strangers:
+        raise TypeError(f"{step.name}.apply returned {strangers[0]} among what it did, not Done")
+    return done
+
+
+def _nothing_to_do(step: Pass, plan: Plan, ctx: Context) -> MlcError:
+    """The user named sites and none of them can be served: an error, where without a selector it is a skip."""
+    reasons = dict.fromkeys(s.why for s in plan.skipped if s.code is not SkipCode.SCOPE)
+    return errors.error(
+        Code.CANNOT_HONOUR,
+        f"'{step.name}' can change nothing of what '{ctx.scope.text or 'the selector'}' names",
+        help="; ".join(list(reasons)[:_SHOWN_REASONS]) or f"see 'mlc passes {step.name}' for what it works on",
+    )
+
+
+def check_needs(step: Pass, ctx: Context) -> None:
+    """Refuse before any work when something the pass needs is missing."""
+    if Need.DATA in step.needs and ctx.data is None:
+        raise errors.error(
+            Code.NO_DATA, f"'{step.name}' needs calibration data", help="give --data samples.npz (keys = input names)"
+        )
+    if Need.LABELS in step.needs and (ctx.data is None or not ctx.data.has_labels):
+        raise errors.error(Code.NO_DATA, f"'{step.name}' needs labels", help="give --data and --labels KEY")
+    if Need.TORCH in step.needs:
+        require_extra("torch", step.name)
+
+
+def require_extra(extra: str, who: str) -> None:
+    """Fail with the line that installs an optional dependency."""
+    import importlib.util
+
+    if importlib.util.find_spec(extra) is None:
+        raise errors.error(
+            Code.MISSING_EXTRA, f"'{who}' needs {extra}", help=f"pip install 'mlc-compress[{extra}]'"
+        )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Fields of passes: how they are declared, checked and written as recipe text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any, Literal
+
+from ..ir import errors
+from ..ir.errors import Code
+
+Unit = Literal["ratio", "number", "int", "name", "str", "bool", "ints", "size", "data"]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    unit: Unit,
+    doc: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[object] = (),
+    positional: bool = False,
+) -> Any:
+    """A field of a pass: its default (None: free), unit, range or choices, and one line of documentation."""
+    metadata = {
+        "unit": unit, "doc": doc, "low": low, "high": high, "choices": tuple(choices), "positional": positional,
+    }  # fmt: skip
+    return field(default=default, metadata=metadata)
+
+
+def format_value(value: Any, unit: str) -> str:
+    """A field's value as recipe text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
+    if unit == "ratio":
+        return f"{value * 100:g}%"
+    if unit == "str":
+        return f'"{value}"'
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "bool": (bool,),
+    "ints": (tuple,), "size": (int,), "data": (str,),
+}  # fmt: skip
+
+
+def check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
+    if value is None and f.default is None:
+        return
+    meta = f.metadata
+    if meta.get("unit") not in _TYPES:
+        raise TypeError(f"the field {f.name!r} of pass {step!r} is not made by option(..., unit=..., doc=...)")
+    wanted = _TYPES[meta["unit"]]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise errors.error(Code.WRONG_UNIT, f"'{step}.{f.name}' wants {meta['unit']}, not {value!r}")
+    low, high, choices = meta["low"], meta["high"], meta["choices"]
+    for item in value if isinstance(value, tuple) else (value,):
+        if item != item:
+            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is not a number")
+        if choices and item not in choices:
+            allowed = ", ".join(map(str, choices))
+            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is {item!r}", help=f"choose one of {allowed}")
+        if (low is not None and item < low) or (high is not None and item > high):
+            raise errors.error(
+                Code.OUT_OF_RANGE,
+                f"'{step}.{f.name}' = {format_value(item, meta['unit'])} is out of range",
+                help=_range(low, high, meta["unit"]),
+            )
+
+
+def _range(low: float | None, high: float | None, unit: str) -> str:
+    """The range as advice: `1% to 100%`, `at least 1`, `at most 4`."""
+    if high is None:
+        return f"at least {format_value(low, unit)}"
+    if low is None:
+        return f"at most {format_value(high, unit)}"
+    return f"{format_value(low, unit)} to {format_value(high, unit)}"
