@@ -54,6 +54,8 @@ class _Output:
     difference: float = 0.0
     same_class: int = 0
     rows: int = 0
+    elements: int = 0
+    finite: int = 0  # elements that can be compared
     broken: bool = False  # shapes or non-finite positions differ
 
     def update(self, a: Array, b: Array) -> None:
@@ -69,6 +71,8 @@ class _Output:
             self.broken = True
             return
         x, y = x[finite], y[finite]
+        self.finite += x.size
+        self.elements += finite.size
         if not np.isfinite(y).all():
             self.broken = True
             return
@@ -81,8 +85,13 @@ class _Output:
             self.difference = max(self.difference, float(np.abs(x - y).max()))
 
     @property
+    def says_nothing(self) -> bool:
+        """Whether no element was finite: equal NaNs are no agreement. (An empty output agrees with an empty one.)"""
+        return self.elements > 0 and self.finite == 0
+
+    @property
     def cosine(self) -> float:
-        if self.broken:
+        if self.broken or self.says_nothing:
             return 0.0
         norm = math.sqrt(self.reference * self.found)
         if norm == 0.0:
@@ -91,7 +100,7 @@ class _Output:
 
     @property
     def sqnr_db(self) -> float:
-        if self.broken:
+        if self.broken or self.says_nothing:
             return -math.inf
         if self.noise == 0.0:
             return math.inf
@@ -99,7 +108,7 @@ class _Output:
 
     @property
     def max_relative(self) -> float:
-        if self.broken:
+        if self.broken or self.says_nothing:
             return math.inf
         return self.difference / self.largest if self.largest else self.difference
 

@@ -24,6 +24,8 @@ def show(plans: Sequence[tuple[str, JsonPlan]], console: Console) -> None:
         found = plan.to_json()
         skipped, notes = found.pop("skipped"), found.pop("notes")
         for key, value in found.items():
+            if value in ([], ()):
+                continue
             for line in _lines(key, value):
                 console.print(Text(f"  {line}"))
         for skip in skipped[:_SHOWN]:
@@ -36,6 +38,8 @@ def show(plans: Sequence[tuple[str, JsonPlan]], console: Console) -> None:
 
 def _lines(key: str, value: Any) -> list[str]:
     """One field of a plan: scalars on a line, the first items of a list below each other."""
+    if isinstance(value, list) and len(value) == 2 and not any(isinstance(v, dict | list) for v in value):
+        return [f"{key}: {_short(value[0])} -> {_short(value[1])}"]
     if not isinstance(value, list):
         return [f"{key}: {_short(value)}"]
     shown = [f"  {_short(item)}" for item in value[:_SHOWN]]

@@ -108,7 +108,7 @@ class NpzData:
             for stream in streams.values():
                 _read_header(stream)
             for index in range(self.total):
-                row = {m.key: _read_row(streams[m.key], m, self.path) for m in self.members}
+                row = {m.key: _read_row(streams[m.key], m, self.path, index) for m in self.members}
                 if self._kept(index):
                     yield row
 
@@ -201,10 +201,13 @@ def _read_header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return dtype, tuple(shape)
 
 
-def _read_row(stream: IO[bytes], member: Member, path: Path) -> Array:
+def _read_row(stream: IO[bytes], member: Member, path: Path, index: int) -> Array:
     shape = member.shape[1:]
     wanted = int(np.prod(shape, dtype=np.int64)) * member.dtype.itemsize
     raw = stream.read(wanted)
     if len(raw) != wanted:
         raise errors.error(Code.BAD_DATA, f"array {member.key!r} of {str(path)!r} ends too early")
-    return np.frombuffer(raw, member.dtype).reshape(shape)
+    row = np.frombuffer(raw, member.dtype).reshape(shape)
+    if member.dtype.kind == "f" and np.isnan(row).any():
+        raise errors.error(Code.BAD_DATA, f"sample {index} of array {member.key!r} in {str(path)!r} holds NaN")
+    return row

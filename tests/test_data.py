@@ -90,6 +90,14 @@ def test_mistakes_in_the_data(tmp_path: Path, arrays: dict[str, Any], message: s
     assert message in str(caught.value)
 
 
+def test_nan_is_refused_naming_the_sample(tmp_path: Path) -> None:
+    values = np.zeros((4, 3, 4), np.float32)
+    values[2, 1, 1] = np.nan
+    data = load_npz(archive(tmp_path, x=values), IMAGE)
+    with pytest.raises(MlcError, match="sample 2 of array 'x'"):
+        list(data.batches(1))
+
+
 def test_missing_broken_and_unlabelled_files(tmp_path: Path) -> None:
     with pytest.raises(MlcError, match="there is no data file"):
         load_npz(tmp_path / "none.npz", IMAGE)

@@ -66,6 +66,13 @@ def test_broken_outputs_count_as_nothing_in_common(other: Any) -> None:
     assert result.max_relative == math.inf
 
 
+def test_equal_nans_are_no_agreement() -> None:
+    nothing = np.full((2, 3), np.nan)
+    result = meter(({"y": nothing}, {"y": nothing.copy()})).result()
+    assert result.cosine == 0.0
+    assert meter(({"y": np.zeros((0, 3))}, {"y": np.zeros((0, 3))})).result().cosine == 1.0
+
+
 def test_integers_must_be_equal() -> None:
     assert not meter(({"i": np.arange(3)}, {"i": np.arange(3) + 1})).result().integers_equal
 
