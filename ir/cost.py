@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from . import dims as _dims
-from .core import Module, Op, Value
+from .core import Module, Op, Use, Value
 from .dims import Dim
 from .errors import Code, error
 from .ops.access import Unranked, attr_int
@@ -122,8 +122,17 @@ def _parameters(value: Value) -> int:
     activations (a bias in an Add); scales and zero points are storage."""
     constant = value.constant
     assert constant is not None
-    counts = [_elements(use.op, use.slot, constant.elements, constant.dtype.is_float) for use in value.uses]
+    counts = [_elements(use.op, use.slot, constant.elements, constant.dtype.is_float) for use in _readers(value)]
     return max(counts, default=0)
+
+
+def _readers(value: Value) -> Iterator[Use]:
+    """Uses of a value, those behind a Cast included: how a number is stored does not change what it is."""
+    for use in value.uses:
+        if use.op.kind == "Cast":
+            yield from _readers(use.op.result)
+        else:
+            yield use
 
 
 def _elements(op: Op, slot: int, elements: int, is_float: bool) -> int:
