@@ -86,7 +86,8 @@ def _unknown(name: str, span: Span | None) -> Diagnostic:
 
 def _unit(bound: ast.Bound, metric: Metric, kind: Quantity) -> Diagnostic:
     bare = kind is Quantity.NUMBER
-    advice = metric.advice.replace("{n}", f"{bound.limit.value!r}")
+    value = bound.limit.value / 100 if kind is Quantity.RATIO else bound.limit.value
+    advice = metric.advice.replace("{n}", f"{value!r}")
     return Diagnostic(
         Code.METRIC_UNIT,
         f"'{bound.metric}' needs a unit" if bare else f"'{bound.metric}' is not measured in this unit",

@@ -31,7 +31,6 @@ class Code(enum.Enum):
     CYCLE = ("E0211", "a recipe that contains itself")
     MISSING_ARGUMENT = ("E0212", "a required argument is missing")
     UNKNOWN_RECIPE = ("E0213", "a recipe that the file does not hold")
-    BROKEN_PASS = ("E0214", "an installed pass that cannot be used")
     # E03xx bounds
     UNKNOWN_METRIC = ("E0301", "unknown metric")
     METRIC_UNIT = ("E0302", "a bound without its unit")
@@ -64,6 +63,7 @@ class Code(enum.Enum):
     USAGE = ("E0804", "wrong use of the command line")
     RUNTIME = ("E0805", "the runtime refuses the model")
     FORMAT = ("E0806", "a file of a newer format")
+    BROKEN_PASS = ("E0807", "an installed pass that cannot be used")
 
     @property
     def code(self) -> str:
