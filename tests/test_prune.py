@@ -141,10 +141,11 @@ def test_widths_are_multiples_never_empty_and_monotone(size, ratio, multiple):
     assert rounded(size, size, multiple) == size
 
 
-def test_wide_groups_keep_a_multiple_of_eight():
+@pytest.mark.parametrize(("arguments", "after"), [({}, [16, 32, 10]), ({"multiple": 8}, [24, 24, 10])])
+def test_wide_groups_keep_a_multiple(arguments, after):
     module, _ = NETS["mlp"]()
-    plan = Prune(ratio=0.3).plan(module, Context())
-    assert [(g.before, g.after) for g in plan.groups] == [(40, 32), (48, 32), (20, 14)]
+    plan = Prune(ratio=0.5, **arguments).plan(module, Context())
+    assert [(g.before, g.after) for g in plan.groups] == list(zip([40, 48, 20], after))
 
 
 @given(st.sets(st.integers(0, 60)))

@@ -13,8 +13,9 @@ from mlc.ir.constants import Constant
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import SkipCode
-from mlc.passes.prune import flow
+from mlc.passes.prune.cluster import cluster
 from mlc.passes.prune.ranges import parse_ranges
+from mlc.passes.prune.rows import dense_rows
 from mlc.passes.prune.structured import Prune
 
 FOLLOWED = ("mlp", "vgg16", "vgg_flatten", "resnet20_conv", "densenet", "mobilenet", "unet", "nhwc")
@@ -41,7 +42,7 @@ def test_planted_units_are_found_in_every_group_and_removed(name, kind):
     targets = [c for c in axes.free if c.size >= 6]
     for c in targets:
         plant.KINDS[kind](module, axes, c, UNITS)
-    pruned = Prune()(module)
+    pruned = Prune(multiple=1)(module)
     found = removals(pruned)
     assert len(found) >= len(targets)
     first = pruned.history[-1].plan.rounds[0].removals
@@ -143,7 +144,7 @@ def test_removal_goes_on_while_it_uncovers_more():
     array = np.array(weight.constant.array())
     array[19, :30] = 0
     weight.constant = Constant.of(array)
-    pruned = Prune()(module)
+    pruned = Prune(multiple=1)(module)
     assert len(pruned.history[-1].plan.rounds) >= 2
     assert {(r.before, r.after) for r in removals(pruned)} >= {(20, 1), (48, 18)}
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
@@ -154,7 +155,7 @@ def test_a_group_never_becomes_empty():
     axes = analyse(module)
     for c in axes.free:
         plant.unread(module, axes, c, range(c.size))
-    pruned = Prune()(module)
+    pruned = Prune(multiple=1)(module)
     assert [r.after for r in removals(pruned)] == [1, 1, 1]
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
@@ -169,12 +170,12 @@ def test_what_cannot_be_followed_is_reported():
 def test_rows_are_grouped_within_rounding_and_not_beyond():
     base = np.random.default_rng(0).standard_normal((3, 50))
     rows = np.vstack([base, base[1] * (1 + 1e-8), base[1] * 1.001, -base[2], np.zeros(50)])
-    ids, _ = flow.cluster(rows, homogeneous=False)
+    ids, _ = cluster(dense_rows(rows), homogeneous=False)
     assert ids[3] == ids[1] != ids[4]
     assert ids[-1] == -1
-    ids, scale = flow.cluster(rows, homogeneous=True)
+    ids, scale = cluster(dense_rows(rows), homogeneous=True)
     assert ids[1] == ids[3] == ids[4]
     assert ids[5] != ids[2]
-    ids, scale = flow.cluster(rows, homogeneous=True, signed=True)
+    ids, scale = cluster(dense_rows(rows), homogeneous=True, signed=True)
     assert ids[5] == ids[2]
     assert scale[5] == pytest.approx(-scale[2])

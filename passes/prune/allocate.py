@@ -26,6 +26,16 @@ def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
     return min(size, max(1, math.ceil(keep - SLACK)))
 
 
+def exact_width(size: int, smallest: int, multiple: int, *, first: int) -> int:
+    """The width of a group that could go down to `smallest`: the next multiple above it, if the group `first` was wide.
+
+    A width between multiples is never made, and one that already is stays unless the next multiple below is reached.
+    """
+    if first < WIDE:
+        return smallest
+    return min(size, -(-smallest // multiple) * multiple)
+
+
 def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
     """The same fraction of every group."""
     share = 1 - Fraction(str(ratio))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import linalg
 
 from . import flow as fl
-from .flow import Array
+from .cluster import TOLERANCE, cluster
+from .rows import Array, Dense, Multiples, Rows
 from .trace import Consumer, Trace
 
 LARGEST_FACTOR = 16.0  # a unit that needs larger multiples of others is left alone: rounding would show
+MARGIN = 4 * TOLERANCE  # of a proof of independence that the decomposition would not overturn
 MOST_UNITS = 2048  # of a rank computation
 
 
@@ -29,7 +31,22 @@ class Redundancy:
 
     @property
     def removed(self) -> Array:
-        return np.sort(np.concatenate([self.unread, self.constant, self.duplicate, self.dependent])).astype(np.int64)
+        return np.sort(self.by_risk)
+
+    @property
+    def by_risk(self) -> Array:
+        """The units that can go; first those that leave other weights as they are."""
+        return np.concatenate([self.unread, self.constant, self.duplicate, self.dependent]).astype(np.int64)
+
+    def sparing(self, units: Array) -> Redundancy:
+        """The same, but these units stay, too, with their own columns: nothing is carried to or from them."""
+        kept = np.union1d(self.kept, units)
+        factors = np.zeros((len(self.removed), len(kept)))
+        factors[:, np.searchsorted(kept, self.kept)] = self.factors
+        return Redundancy(
+            np.setdiff1d(self.unread, units), np.setdiff1d(self.constant, units), np.setdiff1d(self.duplicate, units),
+            np.setdiff1d(self.dependent, units), kept, factors[~np.isin(self.removed, units)],
+        )  # fmt: skip
 
 
 def redundancy(t: Trace) -> Redundancy | None:
@@ -39,9 +56,10 @@ def redundancy(t: Trace) -> Redundancy | None:
         return None
     unread = np.ones(n, bool)
     for consumer in t.consumers:
-        unread &= ~columns(t, consumer).any(axis=1)
-    rows = fl.joined([_visible(c) for c in t.consumers], add_constants=True).rows
-    number = (np.diff(rows.indptr) == 0) & ~unread
+        unread &= ~_read(t, consumer)
+    seen = [_visible(c) for c in t.consumers]
+    rows = seen[0].beside(seen[1:])
+    number = rows.empty() & ~unread
     carried = _carried(rows, np.nonzero(~unread & ~number)[0])
     gone = unread | number
     gone[[j for j, _ in carried]] = True
@@ -52,24 +70,28 @@ def redundancy(t: Trace) -> Redundancy | None:
 
 def columns(t: Trace, c: Consumer) -> Array:
     """The consumer's weight unit by unit."""
+    return t.weight_rows(c.weight, c.axis)
+
+
+def _read(t: Trace, c: Consumer) -> Array:
+    """Which units the consumer multiplies by anything but zero."""
     assert c.weight.constant is not None
-    return fl.unit_rows(c.weight.constant.array(), c.axis, t.units(c.weight, c.axis))
+    array = c.weight.constant.array()
+    nonzero = np.asarray(array.any(axis=tuple(a for a in range(array.ndim) if a != c.axis)))
+    return np.asarray(nonzero[fl.unit_positions(t.units(c.weight, c.axis))].any(axis=1))
 
 
-def _visible(c: Consumer) -> fl.Flow:
+def _visible(c: Consumer) -> Rows:
     """What a consumer sees beyond constants that its bias can take over."""
-    flow = c.data if c.fold else c.data.absorbed()
-    rows = flow.rows.copy()
-    rows.eliminate_zeros()
-    return fl.Flow(sparse.csr_array(rows), np.zeros(flow.size))
+    return (c.data if c.fold else c.data.absorbed()).rows
 
 
 Carried = list[tuple[int, tuple[Array, Array, bool]]]  # unit, (carriers, factors, is a duplicate)
 
 
-def _carried(rows: sparse.csr_array, alive: Array) -> Carried:
-    part = sparse.csr_array(rows[alive])
-    ids, scale = fl.cluster(part, homogeneous=True, signed=True)
+def _carried(rows: Rows, alive: Array) -> Carried:
+    part = rows.taken(alive)
+    ids, scale = cluster(part, homogeneous=True, signed=True)
     first: dict[int, int] = {}
     found: Carried = []
     for position in np.argsort(-np.abs(scale), kind="stable"):  # the largest of a group carries the others
@@ -78,24 +100,18 @@ def _carried(rows: sparse.csr_array, alive: Array) -> Carried:
             factor = np.array([scale[position] / scale[leader]])
             found.append((int(alive[position]), (alive[[leader]], factor, True)))
     leaders = np.sort(np.array(list(first.values()), np.int64))
-    return found + _dependent(sparse.csr_array(part[leaders]), alive[leaders], {j: c for j, (c, _, _) in found})
+    return found + _dependent(part.taken(leaders), alive[leaders], {j: c for j, (c, _, _) in found})
 
 
-def _dependent(rows: sparse.csr_array, alive: Array, followers: dict[int, Array]) -> Carried:
+def _dependent(rows: Rows, alive: Array, followers: dict[int, Array]) -> Carried:
     """Rows that are combinations of others, by a QR decomposition with pivoting."""
-    n = len(alive)
-    per_feature = np.bincount(rows.indices, minlength=rows.shape[1])
-    if n < 2 or n > MOST_UNITS or n * rows.shape[1] > fl.MOST_ELEMENTS or (per_feature <= 1).all():
+    n, norms = len(alive), rows.norms()
+    if n < 2 or n > MOST_UNITS or n * rows.width > fl.MOST_ELEMENTS or _independent(rows.scaled(1 / norms)):
         return []
-    dense = rows.toarray()
-    dense = dense[:, per_feature > 0]
-    norms = np.linalg.norm(dense, axis=1)
-    dense /= norms[:, None]
-    if n <= dense.shape[1] and _independent(dense):
-        return []
+    dense = rows.dense() / norms[:, None]
     r, pivot = linalg.qr(dense.T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(r))
-    rank = int((diagonal > fl.TOLERANCE).sum())
+    rank = int((diagonal > TOLERANCE).sum())
     leaders = {int(c[0]) for c in followers.values()}
     found: Carried = []
     if rank == n:
@@ -111,14 +127,34 @@ def _dependent(rows: sparse.csr_array, alive: Array, followers: dict[int, Array]
     return found
 
 
-def _independent(rows: Array) -> bool:
-    """A cheap proof that unit rows are independent: their Gram matrix stays positive well above the tolerance."""
-    gram = rows @ rows.T
-    gram[np.diag_indices_from(gram)] -= 10 * fl.TOLERANCE**2
+def _independent(rows: Rows) -> bool:
+    """A cheap proof that rows of length 1 are independent: those of one block are, well above the tolerance."""
+    return any(_unlike(b) if isinstance(b, Multiples) else _full_rank(b) for b in rows.blocks)
+
+
+def _unlike(block: Multiples) -> bool:
+    """Every unit has a feature of its own."""
+    return len(np.unique(block.ids)) == len(block.ids) and bool((np.abs(block.scale) > MARGIN).all())
+
+
+def _full_rank(block: Dense) -> bool:
+    """The Gram matrix over some of the features stays positive; more features can only add to it."""
+    n = block.matrix.shape[0]
+    for width in (2 * n, block.width):
+        if n <= min(width, block.width):
+            part = block.matrix[:, :: max(1, block.width // width)]
+            gram = part @ part.T
+            gram[np.diag_indices_from(gram)] -= MARGIN**2
+            if _positive(gram):
+                return True
+    return False  # perhaps dependent: the QR decomposition decides
+
+
+def _positive(matrix: Array) -> bool:
     try:
-        np.linalg.cholesky(gram)
+        np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
-        return False  # perhaps dependent: the QR decomposition decides
+        return False
     return True
 
 

@@ -49,6 +49,11 @@ class Group:
         """How reports name the group: by the weights of its producers."""
         return ", ".join(dict.fromkeys(op.name for op in self.producers)) or self.axis_class.sites[0].constant
 
+    @property
+    def place(self) -> str:
+        """The group as a site of a report."""
+        return f"{self.site}:{self.axis_class.name}"
+
 
 def find_groups(module: Module, axes: Axes, scope: Scope, *, nested: bool = False) -> tuple[list[Group], list[Skipped]]:
     """Every group that may be pruned, in order of first use, and every other class of weights with the reason.
@@ -104,20 +109,16 @@ def _refusal(group: Group, scope: Scope) -> Skipped | None:
     c = group.axis_class
     if c.pin is not None:
         what = "" if not c.pin.where else f" by {c.pin.kind} {c.pin.where}"
-        return Skipped(_place(group), SkipCode.PINNED_AXIS, f"{c.size} positions are fixed{what} ({c.pin.code})")
+        return Skipped(group.place, SkipCode.PINNED_AXIS, f"{c.size} positions are fixed{what} ({c.pin.code})")
     producers = group.producers or group.holders
     if not scope.allows_group(producers) or any(scope.excludes(op) for op in group.holders):
-        return Skipped(_place(group), SkipCode.SCOPE, "not every op of the group is in scope")
+        return Skipped(group.place, SkipCode.SCOPE, "not every op of the group is in scope")
     for code, where in c.marks.items():
         if code in SELECTABLE and scope.explicit:
             continue
         skip, why, what_to_do = MARKS[code]
-        return Skipped(_place(group), skip, f"{c.size} units: {why}, at {where.kind} {where.where}", what_to_do)
+        return Skipped(group.place, skip, f"{c.size} units: {why}, at {where.kind} {where.where}", what_to_do)
     return None
-
-
-def _place(group: Group) -> str:
-    return f"{group.site}:{group.axis_class.name}"
 
 
 def _outermost(module: Module, axes: Axes, groups: list[Group]) -> tuple[list[Group], list[Skipped]]:
@@ -132,7 +133,7 @@ def _outermost(module: Module, axes: Axes, groups: list[Group]) -> tuple[list[Gr
     kept = [g for g in groups if g.id not in dropped]
     skipped = [
         Skipped(
-            _place(g),
+            g.place,
             SkipCode.SHARED,
             f"{g.size} units lie inside the units of c{dropped[g.id]} in one axis, which are pruned instead",
         )

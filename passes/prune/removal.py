@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ...ir.axes import Index
 from ..base import Done
+from .ranges import parse_ranges
+
+Key = tuple[str, int, int]  # names a group over the rounds
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,16 @@ class Removal:
     fixed: str = ""
     duplicate: str = ""
     dependent: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.constant, self.axis, self.nth
+
+    @property
+    def units(self) -> Index:
+        """The units that go, in order."""
+        parts = [parse_ranges(text) for text in (self.unread, self.fixed, self.duplicate, self.dependent)]
+        return np.sort(np.concatenate(parts))
 
     def done(self) -> Done:
         reasons = [

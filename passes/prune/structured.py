@@ -73,7 +73,7 @@ class Prune(Pass):
         "l2", unit="name", doc="what a unit is worth: norm over all its slices, distance from the median, chance",
         choices=tuple(CRITERIA),
     )  # fmt: skip
-    multiple: int = option(8, unit="int", doc="groups of 32 units or more keep a multiple of this", low=1, high=256)
+    multiple: int = option(16, unit="int", doc="groups of 32 units or more keep a multiple of this", low=1, high=256)
 
     def at(self, strength: float) -> Self:
         """The ratio grows with the strength; an explicit one stays."""
@@ -117,8 +117,8 @@ class Prune(Pass):
         from .lossless import find_rounds
 
         twin = module.clone()
-        rounds, opaque = find_rounds(twin, ctx.scope, self.name)
-        plan = PrunePlan((*skipped, *opaque), ("only units that change no output were looked for",), rounds=rounds)
+        rounds, left = find_rounds(twin, ctx.scope, self.name, self.multiple)
+        plan = PrunePlan((*skipped, *left), ("only units that change no output were looked for",), rounds=rounds)
         return _with_totals(plan, module, twin)
 
     def apply(self, rw: Rewriter, plan: PrunePlan, ctx: Context) -> Sequence[Done]:
@@ -162,14 +162,12 @@ def _group_plan(g: Group, kept: Index, scores: Scores) -> GroupPlan:
 
 
 def _too_small(g: Group) -> Skipped:
-    return Skipped(
-        f"{g.site}:{g.axis_class.name}", SkipCode.TOO_SMALL, f"{g.size} units: the ratio rounds to none of them"
-    )
+    return Skipped(g.place, SkipCode.TOO_SMALL, f"{g.size} units: the ratio rounds to none of them")
 
 
 def _stuck(g: Group, refusal: CannotResize) -> Skipped:
     op = refusal.op
-    return Skipped(f"{g.site}:{g.axis_class.name}", SkipCode.PINNED_AXIS, f"{op.kind} {op.loc}: {refusal.why}")
+    return Skipped(g.place, SkipCode.PINNED_AXIS, f"{op.kind} {op.loc}: {refusal.why}")
 
 
 def _notes(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> tuple[str, ...]:
@@ -177,8 +175,10 @@ def _notes(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> tuple[str, ..
 
 
 def _with_totals(plan: PrunePlan, before: Module, after: Module) -> PrunePlan:
-    drop_dead(Rewriter(after))
-    a, b = module_cost(before), module_cost(after)
+    a = b = module_cost(before)
+    if plan.groups or plan.rounds:
+        drop_dead(Rewriter(after))
+        b = module_cost(after)
     return replace(
         plan,
         parameters=(a.parameters, b.parameters),
