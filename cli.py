@@ -283,8 +283,7 @@ def run(arguments: list[str]) -> int:
         status = app(arguments or ["--help"], prog_name="mlc", standalone_mode=False)
         return _interrupted() if status == _INTERRUPTED else int(status or 0)
     except typer.TyperException as mistake:
-        usage = Diagnostic(Code.USAGE, mistake.format_message(), help="see mlc --help")
-        return _fail(MlcError(usage))
+        return _fail(MlcError(_usage(mistake.format_message(), arguments)))
     except MlcError as mistake:
         return _fail(mistake)
     except (KeyboardInterrupt, typer.Abort):
@@ -293,6 +292,18 @@ def run(arguments: list[str]) -> int:
         return _fail(
             errors.ResourceError(Diagnostic(Code.OUTPUT, "out of memory", help="lower --max-memory, or --check fast"))
         )
+
+
+def _usage(message: str, arguments: list[str]) -> Diagnostic:
+    """A wrong command line with advice for what people most often mean."""
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    known = {c.callback.__name__ for c in app.registered_commands if c.callback is not None}
+    help = f"see mlc {command} --help" if command in known else "see mlc --help"
+    if "'--recipe'" in message:
+        help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"
+    elif "unexpected extra argument" in message and "-r" in arguments:
+        help = "quote the recipe: -r 'prune + int4 on \"encoder\"'"
+    return Diagnostic(Code.USAGE, message, help=help)
 
 
 def _interrupted() -> int:

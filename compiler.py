@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CHECKS = ("full", "fast", "none")
+_UNMOVED = 1e-12
 PathLike = str | os.PathLike[str]
 
 
@@ -89,8 +90,8 @@ class Settings:
 class Result:
     """A finished compilation: the module, the report, where it was written, and the bounds that were missed."""
 
-    module: Module
-    report: dict[str, Any]
+    module: Module = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
     path: Path | None
     missed: tuple[Diagnostic, ...] = ()
 
@@ -103,8 +104,14 @@ class Result:
 
 
 def load(path: PathLike) -> Module:
-    """Read an ONNX model. Weights stay in the file until they are needed."""
-    return _load_onnx(Path(path))
+    """Read an ONNX model, or that of an artifact folder. Weights stay in the file until they are needed."""
+    return _load_onnx(_model_path(path))
+
+
+def _model_path(path: PathLike) -> Path:
+    """A model file; for the folder of an artifact the model in it."""
+    inside = Path(path) / artifact.MODEL_NAME
+    return inside if inside.is_file() else Path(path)
 
 
 def save(module: Module, path: PathLike, *, target: str | None = None, overwrite: bool = False) -> None:
@@ -149,7 +156,7 @@ class _Compilation:
         self.threads = options.threads or self.target.threads
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
-        self.data, self.eval = _data(source, options)
+        self.data, self.eval = _data(source, program, options)
         _check_bounds(program, options, self.eval)
         self.judge = Judge.of(
             source,
@@ -229,6 +236,11 @@ class _Compilation:
         for step, outcome in zip(steps, reports):
             if not outcome.changed:
                 self.warnings.append(f"'{step}' changed nothing")
+            elif _unmoved(step, outcome):
+                self.warnings.append(
+                    f"no output moved when '{step}' changed {len(outcome.done)} sites: the samples do not reach them, "
+                    "or something saturates; give --data or --eval"
+                )
         return module, reports
 
     def _emit(self, module: Module, path: Path, *, check: str | None = None) -> tuple[Emitted, Sequence[str]]:
@@ -350,6 +362,12 @@ def _check_bounds(program: Program, options: Settings, judges: Data | None) -> N
             raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full"))
 
 
+def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:
+    """Whether outputs stayed equal although a step was told to change numbers: then they prove nothing."""
+    drift = outcome.metrics.get("drift")
+    return step.action.effect.lossy and not step.action.free and drift is not None and abs(drift) < _UNMOVED
+
+
 def _at(steps: tuple[PlannedStep, ...], strength: float) -> tuple[PlannedStep, ...]:
     """The steps with the free fields of lossy passes set for one strength."""
     return tuple(
@@ -363,23 +381,33 @@ def _excess(verdict: Verdict) -> float:
 
 
 def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:
+    """Under --strict one diagnostic per step and reason; sites that the user left out do not count."""
     if not options.strict:
         return ()
-    skipped = [(r.name, s) for r in reports for s in r.skipped if s.code is not SkipCode.SCOPE]
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for outcome in reports:
+        for skip in outcome.skipped:
+            if skip.code is not SkipCode.SCOPE:
+                groups.setdefault((outcome.name, skip.why, skip.what_to_do), []).append(skip.site)
     return tuple(
-        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {s.site}: {s.why}", where=s.site, help=s.what_to_do)
-        for name, s in skipped
+        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {_several(sites)}: {why}", where=sites[0], help=what_to_do)
+        for (name, why, what_to_do), sites in groups.items()
     )
 
 
-def _data(module: Module, options: Settings) -> tuple[Data | None, Data | None]:
-    """(what calibrates, what judges): --data and --eval, or a seeded split of --data."""
+def _several(sites: Sequence[str]) -> str:
+    return sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
+
+
+def _data(module: Module, program: Program, options: Settings) -> tuple[Data | None, Data | None]:
+    """(what calibrates, what judges): --data and --eval; without --eval a seeded split of --data, or all of it for
+    both when no step learns from it."""
     inputs = {v.name: v.type for v in module.graph.inputs}
     data = load_npz(Path(options.data), inputs, labels=options.labels) if options.data is not None else None
     if options.eval is not None:
         return data, load_npz(Path(options.eval), inputs, labels=options.labels)
-    if data is None:
-        return None, None
+    if data is None or not program.learns:
+        return data, data
     calibrate, judges = data.split(options.seed)
     return (calibrate, judges) if len(judges) and len(calibrate) else (data, None)
 
@@ -461,14 +489,14 @@ def compare(
     a: PathLike, b: PathLike, *, eval: PathLike | None = None, dims: Mapping[str, int], seed: int = 0
 ) -> dict[str, Any]:
     """Agreement of two models on the same samples."""
-    return compare_files(Path(a), Path(b), _judge(a, eval, dims, seed, threads=1))
+    return compare_files(_model_path(a), _model_path(b), _judge(a, eval, dims, seed, threads=1))
 
 
 def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
     """Both models timed in turn; medians, speedup and its interval, and the environment."""
     judge = _judge(a, None, dims, seed, threads)
-    compare_files(Path(a), Path(b), judge)
-    found = time_files(Path(b), judge, seed=seed)
+    compare_files(_model_path(a), _model_path(b), judge)
+    found = time_files(_model_path(b), judge, seed=seed)
     return {**found.to_json(), "environment": environment()}
 
 

@@ -18,6 +18,10 @@ from ..ir.errors import Code, Diagnostic, ResourceError
 _WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "recipe.mlc", "plan.json"})
 
 
+MODEL_NAME = "model.onnx"
+_SUFFIXES = ("", ".mlc", ".onnx")
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where an artifact goes: a folder with fixed names, or one .onnx file with its report beside it."""
@@ -30,7 +34,7 @@ class Layout:
 
     @property
     def model_name(self) -> str:
-        return self.out.name if self.is_file else "model.onnx"
+        return self.out.name if self.is_file else MODEL_NAME
 
     @property
     def report_name(self) -> str:
@@ -57,6 +61,12 @@ class Layout:
 def refuse_existing(layout: Layout, *, force: bool) -> None:
     """Fail before any work when the output cannot be written, or would replace what mlc did not write."""
     parent = layout.place.parent
+    if layout.out.suffix not in _SUFFIXES:
+        raise errors.error(
+            Code.USAGE,
+            f"{str(layout.out)!r} has the suffix of another format",
+            help="name a folder (NAME or NAME.mlc), or a file NAME.onnx",
+        )
     if not parent.is_dir():
         raise errors.error(Code.OUTPUT, f"there is no folder {str(parent)!r}", help="create it, or choose another -o")
     if not os.access(parent, os.W_OK):

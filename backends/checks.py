@@ -30,6 +30,8 @@ _RUN_FACTOR = 3  # a session holds the file, the weights and packed copies of th
 _EXACT_TOLERANCE = 1e-4  # relative to the largest output: what exact steps may differ by through float rounding
 _ROUNDING_FACTOR = 8  # exact steps may also differ by so many times what the runtime's own optimizations change
 _HASH_CHUNK = 1 << 20
+_TIMING_BIAS = 0.03  # two sessions of one file differ by up to so much
+_LOW_COSINE = 0.9
 
 
 class Samples(Protocol):
@@ -160,7 +162,7 @@ class Emitted:
     @property
     def slower(self) -> str:
         """A warning when the artifact is certainly slower than the source; empty otherwise."""
-        if self.latency is None or self.latency.high >= 1.0:
+        if self.latency is None or self.latency.high >= 1.0 - _TIMING_BIAS:
             return ""
         return f"the artifact is slower than the source: {self.latency.speedup:.2f}x"
 
@@ -213,6 +215,11 @@ def check_emitted(
     agreement, accuracy = judge.agreement(session)
     latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
     broken = _broken(agreement, judge, exact=exact)
+    if agreement.cosine is not None and agreement.cosine < _LOW_COSINE:
+        warnings.append(
+            f"the outputs differ strongly from the source's (cosine {agreement.cosine:.2f}): do less, or fine-tune; "
+            "'where cosine >= 0.99' makes it a bound"
+        )
     return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, {}, broken, tuple(warnings))
 
 

@@ -7,7 +7,8 @@ the same inputs, seed, threads and machine type.
 from __future__ import annotations
 
 import json
-import sys
+import math
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,26 @@ FORMAT = 1
 _SHOWN_SKIPS = 6
 _LOG_WIDTH = 160
 _LONGEST_EXPRESSION = 20
+_LONGEST_SITE = 60
+_ROUNDING = 1e-9  # a drift below this is float rounding
+_BIAS = 0.03  # two sessions of one file differ by up to so much
 
 Report = dict[str, Any]
 
 
 def to_json(report: Mapping[str, Any]) -> str:
     """Canonical JSON text: keys in the order in which the compiler wrote them, two spaces, a final newline."""
-    return json.dumps({"format": FORMAT, **report}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    document = _finite({"format": FORMAT, **report})
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no infinity (the SQNR of equal outputs, the excess over a bound that was not measured): null."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def read(path: Path) -> Report:
@@ -69,7 +83,12 @@ def terminal() -> Console:
     """Where reports are printed: as wide as the terminal, or wide enough for tables in a log."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False)
+    return Console(width=shutil.get_terminal_size((_LOG_WIDTH, 0)).columns, highlight=False)
+
+
+def change(before: object, after: object) -> str:
+    """`before -> after`, or one value if nothing changed."""
+    return str(after) if before == after else f"{before} -> {after}"
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
@@ -104,11 +123,11 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
             step["text"],
             str(len(step["done"])),
             str(len(step["skipped"])),
-            f"{before['nodes']} > {after['nodes']}",
-            f"{count(before['params'])} > {count(after['params'])}",
-            f"{size(before['bytes'])} > {size(after['bytes'])}",
-            f"{count(before['macs'])} > {count(after['macs'])}",
-            "-" if drift is None else f"{drift:.2g}",
+            change(before["nodes"], after["nodes"]),
+            change(count(before["params"]), count(after["params"])),
+            change(size(before["bytes"]), size(after["bytes"])),
+            change(count(before["macs"]), count(after["macs"])),
+            "-" if drift is None else "rounding" if abs(drift) < _ROUNDING else f"{drift:.2g}",
         )
     return table
 
@@ -116,20 +135,31 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
 def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Skipped sites grouped by step and reason, the most frequent first."""
     lines = []
-    for step in steps:
+    for number, step in enumerate(steps, start=1):
         groups: dict[tuple[str, str, str], list[str]] = {}
         for skip in step["skipped"]:
             groups.setdefault((skip["code"], skip["why"], skip["what_to_do"]), []).append(skip["site"])
         ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
         for (code, why, what_to_do), sites in ordered[:_SHOWN_SKIPS]:
-            example = sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
+            first = sites[0] if len(sites[0]) <= _LONGEST_SITE else f"{sites[0][:_LONGEST_SITE]}..."
+            example = first if len(sites) == 1 else f"{len(sites)} sites, e.g. {first}"
             advice = f" ({what_to_do})" if what_to_do else ""
             lines.append(f"not done by {step['name']}: {example}: {code}: {why}{advice}")
         rest = Counter({key[0]: len(sites) for key, sites in ordered[_SHOWN_SKIPS:]})
         if rest:
             lines.append(f"not done by {step['name']}: {rest.total()} more sites, listed in the report file")
-        lines += [f"{step['name']}: {note}" for note in step["notes"]]
+        lines += [f"step {number}, {step['name']}: {note}" for note in step["notes"]]
     return lines
+
+
+def _speed(latency: Mapping[str, Any], binding: Mapping[str, int]) -> str:
+    """The ratio with its interval, what it means, and for which sizes it was measured."""
+    verdict = "faster" if latency["low"] > 1 + _BIAS else "slower" if latency["high"] < 1 - _BIAS else "as fast"
+    sizes = "".join(f", {name}={n}" for name, n in binding.items())
+    return (
+        f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}], {verdict} "
+        f"({latency['source_ms']:.2f} -> {latency['artifact_ms']:.2f} ms of CPU, {latency['threads']} thread(s){sizes})"
+    )
 
 
 def _totals(report: Mapping[str, Any]) -> RenderableType:
@@ -139,26 +169,24 @@ def _totals(report: Mapping[str, Any]) -> RenderableType:
     table.add_column(style="bold")
     table.add_column()
     sizes = report["size"]
-    table.add_row("size", f"{size(sizes['source'])} > {size(sizes['artifact'])} ({sizes['ratio']:.3f}x of the source)")
+    table.add_row(
+        "size", f"{change(size(sizes['source']), size(sizes['artifact']))} ({sizes['ratio']:.3f}x of the source)"
+    )
+    checks = report["checks"]
     latency = report["measurements"].get("latency")
     if latency:
-        table.add_row(
-            "speed",
-            f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}] "
-            f"({latency['source_ms']:.2f} > {latency['artifact_ms']:.2f} ms CPU time, {latency['threads']} thread(s))",
-        )
-    checks = report["checks"]
+        table.add_row("speed", _speed(latency, checks["binding"]))
     if checks.get("cosine") is not None:
-        table.add_row("agreement", f"cosine {checks['cosine']:.6f}, judged on {checks['judged_on']}")
+        same_class = "" if checks["top1"] is None else f", same best class on {checks['top1']:.0%}"
+        table.add_row("agreement", f"cosine {checks['cosine']:.6f}{same_class}, judged on {checks['judged_on']}")
     if checks.get("accuracy"):
-        accuracy = checks["accuracy"]
-        table.add_row("accuracy", f"{accuracy['source']:.2%} > {accuracy['artifact']:.2%}")
+        table.add_row("accuracy", change(*(f"{checks['accuracy'][k]:.2%}" for k in ("source", "artifact"))))
     for bound in report["bounds"]:
         found = "not measured" if bound["measured"] is None else f"{bound['measured']:.4g}"
         table.add_row("bound", f"{bound['bound']}: {found}, {'holds' if bound['holds'] else 'MISSED'}")
     for name, value in checks.items():
         if name == "loads" and value is not None:
-            table.add_row(name, str(value))
+            table.add_row(name, "yes" if value else "no")
     for kind, found in checks["changed_operators"].items():
         table.add_row("checked alone", f"{kind}: {found}")
     table.add_row("runs on", f"{report['target']}; needs ONNX Runtime >= {report['artifact']['least_onnxruntime']}")

@@ -85,9 +85,9 @@ def test_force_never_replaces_what_mlc_did_not_write(
 
 
 def test_a_file_in_place_of_the_folder_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "net.bin").write_text("mine")
+    (tmp_path / "net").write_text("mine")
     with pytest.raises(MlcError, match="is a file: it is not replaced"):
-        refuse_existing(Layout(tmp_path / "net.bin"), force=True)
+        refuse_existing(Layout(tmp_path / "net"), force=True)
 
 
 def test_weights_of_another_model_are_not_overwritten(tmp_path: Path) -> None:

@@ -103,8 +103,9 @@ def test_models(case: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "see mlc --help"),
-        (["--recipe"], "see mlc --help"),
+        ([], "the recipe goes after -r"),
+        (["--recipe"], "requires an argument"),
+        (["-r", "prune", "+", "int4"], "quote the recipe"),
         (["--recipe", "int4", "--recpe", "int4"], "No such option"),
         (["--recipe", "int4", "--dims", "N=zero"], "write N=1,T=128"),
         (["--recipe", "int4", "--dims", "Q=3"], "'Q'"),
