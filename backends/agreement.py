@@ -30,16 +30,20 @@ class Agreement:
     samples: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; an infinite SQNR (bit-equal outputs) is None beside max_relative 0."""
-        sqnr = self.sqnr_db if self.sqnr_db is not None and math.isfinite(self.sqnr_db) else None
+        """Plain data. None for what has no finite value: the SQNR of bit-equal outputs (max_relative is 0), both
+        for outputs that cannot be compared (the cosine is 0)."""
         return {
             "cosine": self.cosine,
-            "sqnr_db": sqnr,
-            "max_relative": self.max_relative,
+            "sqnr_db": _finite(self.sqnr_db),
+            "max_relative": _finite(self.max_relative),
             "top1": self.top1,
             "integers_equal": self.integers_equal,
             "samples": self.samples,
         }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass

@@ -17,6 +17,7 @@ class Metric:
     doc: str
     advice: str  # how to write a bound whose unit is missing; {n} stands for the number
     statistics: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()  # those of them that are measured so far
     executable: bool = True  # False: understood, but not measured yet
     zero_makes_sense: bool = False  # whether the bound may be 0
 
@@ -46,6 +47,7 @@ METRICS = {
         "time of one run on the target",
         "write {n}ms, or {n}x to compare with the input model",
         statistics=("p50", "p95"),
+        measured=("p50",),
     ),
     "agreement": Metric(
         {Quantity.RATIO: 1.0},

@@ -140,12 +140,12 @@ def test_steps_keep_scope_text_and_span() -> None:
 
 def test_bounds_are_in_base_units() -> None:
     text = (
-        "prune where size <= 0.3x, latency.p95 < 8ms, agreement >= 99%, acc_drop <= 0.5pp, sqnr >= 20dB,\ncosine > 0.9"
+        "prune where size <= 0.3x, latency.p50 < 8ms, agreement >= 99%, acc_drop <= 0.5pp, sqnr >= 20dB,\ncosine > 0.9"
     )
     limits = Recipe.parse(text, catalog=PASSES).limits
     assert [(x.metric, x.statistic, x.comparison, x.value, x.kind) for x in limits] == [
         ("size", "", "<=", 0.3, Quantity.FACTOR),
-        ("latency", "p95", "<", 0.008, Quantity.TIME),
+        ("latency", "p50", "<", 0.008, Quantity.TIME),
         ("agreement", "", ">=", 0.99, Quantity.RATIO),
         ("acc_drop", "", "<=", 0.005, Quantity.POINTS),
         ("sqnr", "", ">=", 20.0, Quantity.LEVEL),
@@ -209,7 +209,7 @@ def test_every_unit_of_a_pass_is_understood() -> None:
 
     from mlc.dsl.signature import UNITS
     from mlc.dsl.values import WANTS
-    from mlc.passes.base import Unit
+    from mlc.passes.options import Unit
 
     assert set(get_args(Unit)) == set(UNITS) == set(WANTS)
 

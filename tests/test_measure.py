@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -46,6 +47,12 @@ def test_equal_outputs_agree() -> None:
     assert (found.cosine, found.max_relative, found.top1, found.integers_equal) == (1.0, 0.0, 1.0, True)
     assert found.sqnr_db == math.inf
     assert found.to_json()["sqnr_db"] is None
+
+
+def test_outputs_that_cannot_be_compared_are_still_json() -> None:
+    found = met(({"y": noise(0, 2, 3)}, {"y": noise(0, 3, 2)})).to_json()
+    assert (found["cosine"], found["sqnr_db"], found["max_relative"]) == (0.0, None, None)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_known_distances() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_a_terminated_run_leaves_nothing(model: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"),
+    [("sqnr >= 20dB", 0), ("flops <= 0.5x", 3)],
+)
+def test_bounds_without_a_finite_measure_are_reported(bound: str, status: int, model: Path, tmp_path: Path) -> None:
+    """Equal outputs have an infinite SQNR; MACs of a symbolic batch are no number."""
+    check = "none" if "flops" in bound else "full"
+    out = tmp_path / "o.mlc"
+    assert run(["compile", str(model), "-r", f"prune where {bound}", "--check", check, "-o", str(out)]) == status
+    (found,) = json.loads((out / "report.json").read_text())["bounds"]
+    assert found == {"bound": bound, "measured": None, "holds": status == 0}
