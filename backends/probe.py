@@ -1,8 +1,9 @@
 """Synthetic samples for a model nobody gave data for: seeded, typed from its inputs, tried until they run.
 
-Ids stay within the embedding table they index, masks are ones, floats are N(0, 1). An integer that the graph compares
-with a constant takes that constant (a sample rate, a mode). Symbolic sizes: what the caller says, batch 1, and for the
-others the first of a few common sizes with which the model runs.
+Ids stay within the embedding table they index, masks are ones, floats are N(0, 1), in every second sample at a tenth of
+that amplitude: what saturates on the one must answer to the other. An integer that the graph compares with constants
+takes these in turn (a sample rate, a mode), so that every branch is judged. Symbolic sizes: what the caller says, batch
+1, and for the others the first of a few common sizes with which the model runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..ir.types import TensorType
 Feeds = dict[str, Any]
 SAMPLES = 4
 _SIZES = (64, 128, 32, 224, 16, 256, 320, 512, 48, 80, 1, 1024)  # tried in this order for unknown axes
+_AMPLITUDES = (1.0, 0.1)
 _FEW_SIZES = (1, 16, 64, 256)  # in every combination, where axes need different sizes
 _VIEWS = frozenset({"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Concat"})
 
@@ -51,13 +53,14 @@ def synthetic(
     names = _symbol_names(module)
     refusal: MlcError | None = None
     for binding in _bindings(module, dims):
-        first = _sample(module, binding, rng)
+        first = _sample(module, binding, rng, 0)
         try:
             run(first)
         except MlcError as reason:
             refusal = refusal or reason
             continue
-        return Probes((first, *(_sample(module, binding, rng) for _ in range(samples - 1))), binding)
+        more = (_runnable(module, binding, rng, run, nth) for nth in range(1, samples))
+        return Probes((first, *more), binding)
     sizes = f", or sizes: --dims {','.join(f'{n}=...' for n in names)}" if names else ""
     raise errors.error(
         Code.BAD_DIMS,
@@ -65,6 +68,18 @@ def synthetic(
         help=f"give --eval samples.npz{sizes}",
         note=refusal.diagnostics[0].message if refusal is not None else "",
     )
+
+
+def _runnable(
+    module: Module, binding: Mapping[str, int], rng: np.random.Generator, run: Callable[[Feeds], object], nth: int
+) -> Feeds:
+    """Sample `nth`; of the first kind if the model does not run with it (a mode that wants other sizes)."""
+    sample = _sample(module, binding, rng, nth)
+    try:
+        run(sample)
+    except MlcError:
+        return _sample(module, binding, rng, 0)
+    return sample
 
 
 def check_dims(module: Module, dims: Mapping[str, int]) -> None:
@@ -114,11 +129,11 @@ def _batch_names(module: Module, dims: Mapping[str, int]) -> list[str]:
     return list(found)
 
 
-def _sample(module: Module, binding: Mapping[str, int], rng: np.random.Generator) -> Feeds:
-    return {value.name: _array(value, binding, rng) for value in _fed(module)}
+def _sample(module: Module, binding: Mapping[str, int], rng: np.random.Generator, nth: int) -> Feeds:
+    return {value.name: _array(value, binding, rng, nth) for value in _fed(module)}
 
 
-def _array(value: Value, binding: Mapping[str, int], rng: np.random.Generator) -> Any:
+def _array(value: Value, binding: Mapping[str, int], rng: np.random.Generator, nth: int) -> Any:
     kind = value.type
     if not isinstance(kind, TensorType):
         raise errors.error(
@@ -126,7 +141,8 @@ def _array(value: Value, binding: Mapping[str, int], rng: np.random.Generator) -
         )
     shape = tuple(evaluate(d, binding) or 0 for d in kind.shape)
     if kind.dtype.kind == "float":
-        return rng.standard_normal(shape).astype(kind.dtype.numpy)
+        amplitude = _AMPLITUDES[nth % len(_AMPLITUDES)]
+        return (amplitude * rng.standard_normal(shape)).astype(kind.dtype.numpy)
     if kind.dtype.kind == "bool":
         return np.ones(shape, np.bool_)
     if kind.dtype.kind == "str":
@@ -136,7 +152,8 @@ def _array(value: Value, binding: Mapping[str, int], rng: np.random.Generator) -
     rows = _table_rows(value)
     if rows is not None:
         return rng.integers(0, max(1, rows), shape).astype(kind.dtype.numpy)
-    return np.full(shape, _compared_with(value), kind.dtype.numpy)
+    modes = _compared_with(value) or [1]  # a mask is ones
+    return np.full(shape, modes[nth // len(_AMPLITUDES) % len(modes)], kind.dtype.numpy)
 
 
 def _table_rows(value: Value) -> int | None:
@@ -158,13 +175,14 @@ def _table_rows(value: Value) -> int | None:
     return min(found, default=None)
 
 
-def _compared_with(value: Value) -> int:
-    """A constant the graph compares the value with; 1 (a mask) if it compares with none."""
+def _compared_with(value: Value) -> list[int]:
+    """The constants the graph compares the value with, in program order."""
+    found: dict[int, None] = {}
     for op, slot in _readers(value):
         other = op.operand(1 - slot) if op.kind == "Equal" else None
         if other is not None and other.constant is not None and other.constant.elements == 1:
-            return int(other.constant.array().reshape(-1)[0])
-    return 1
+            found[int(other.constant.array().reshape(-1)[0])] = None
+    return list(found)
 
 
 def _readers(value: Value) -> Iterator[tuple[Op, int]]:

@@ -117,6 +117,31 @@ def test_probes_follow_from_what_the_graph_does_with_its_inputs(tmp_path: Path) 
     assert any(not np.array_equal(probes.feeds[0]["ids"], f["ids"]) for f in probes.feeds[1:])
 
 
+def test_probes_reach_every_branch_and_amplitude(tmp_path: Path) -> None:
+    value, shape = helper.make_tensor_value_info, [1, 3]
+
+    def branch(name: str, kind: str) -> onnx.GraphProto:
+        node = helper.make_node(kind, ["x"], [f"{name}_y"])
+        return helper.make_graph([node], name, [], [value(f"{name}_y", TensorProto.FLOAT, shape)])
+
+    nodes = [
+        helper.make_node("Equal", ["rate", "fast"], ["is_fast"]),
+        helper.make_node("Equal", ["rate", "slow"], ["is_slow"]),
+        helper.make_node("Or", ["is_fast", "is_slow"], ["known"]),
+        helper.make_node("If", ["is_fast"], ["y"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Tanh")),
+    ]
+    inputs = [value("x", TensorProto.FLOAT, shape), value("rate", TensorProto.INT64, [])]
+    outputs = [value("y", TensorProto.FLOAT, shape), value("known", TensorProto.BOOL, [])]
+    rates = [numpy_helper.from_array(np.array(r), n) for r, n in ((16000, "fast"), (8000, "slow"))]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, rates)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    probes = synthetic(load(path), Session(path).run, dims={}, rng=np.random.default_rng(0))
+    assert {int(f["rate"]) for f in probes.feeds} == {16000, 8000}
+    sizes = [float(np.abs(f["x"]).mean()) for f in probes.feeds]
+    assert max(sizes[1::2]) < min(sizes[::2])
+
+
 def test_probes_that_cannot_run_are_refused_with_advice(tmp_path: Path) -> None:
     path = embedding_model(tmp_path / "m.onnx")
 
