@@ -7,6 +7,7 @@ same expression and never one that merely has the same spelling.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import onnx
@@ -160,8 +161,23 @@ def node_proto(op: Op) -> NodeProto:
 
 def schema_of(op: Op, opset: int, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:
     """ONNX's schema of the operator at the module's version, or None if ONNX knows no such operator."""
-    version = opset if op.domain == "" else opsets.get(op.domain, 1)
+    return _schema(op.op_type, op.domain, opset if op.domain == "" else opsets.get(op.domain, 1))
+
+
+def attribute_names(op: Op, opset: int, opsets: Mapping[str, int]) -> frozenset[str] | None:
+    """The attributes an operator may have in this opset; None for operators without a schema."""
+    return _attribute_names(op.op_type, op.domain, opset if op.domain == "" else opsets.get(op.domain, 1))
+
+
+@cache
+def _schema(op_type: str, domain: str, version: int) -> onnx.defs.OpSchema | None:
     try:
-        return onnx.defs.get_schema(op.op_type, version, op.domain)
+        return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
+
+
+@cache
+def _attribute_names(op_type: str, domain: str, version: int) -> frozenset[str] | None:
+    schema = _schema(op_type, domain, version)
+    return None if schema is None else frozenset(schema.attributes)

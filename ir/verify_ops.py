@@ -12,8 +12,16 @@ from .types import TensorType, Type, UnrankedTensor, compatible
 
 
 def attributes(survey: Survey) -> Iterator[Fault]:
-    """Attributes are plain immutable data of the kinds in `Attr` (a bool or a numpy number is not)."""
+    """Attributes are plain immutable data of the kinds in `Attr` (a bool or a numpy number is not), under names that
+    the operator's schema has."""
+    from .onnx_attrs import attribute_names
+
+    module = survey.module
     for op in survey.ops:
+        known = attribute_names(op, module.opset, module.opsets) if op._attrs else None
+        strange = sorted(op._attrs.keys() - known) if known is not None else []
+        if strange:
+            yield Fault(f"{op.kind} has no attribute {strange[0]!r}", op, f"one of {', '.join(sorted(known or ()))}")
         for name, attr in op._attrs.items():
             if not name or not is_attr(attr):
                 kind = attr.__class__.__name__
