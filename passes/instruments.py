@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
@@ -73,30 +75,51 @@ class Drift:
 
 
 def drift(runner: Runner, module: Module, feeds: Sequence[Feeds], reference: Sequence[Mapping[str, Array]]) -> float:
-    """Largest 1 - cosine over samples and float outputs; 1 for outputs that differ in shape or are not finite."""
-    worst = 0.0
+    """1 - cosine of the worst float output over all samples; 1 for outputs that differ in shape or finiteness."""
+    angles: dict[str, Angle] = {}
     executable = runner.prepare(module)
     for feed, expected in zip(feeds, reference):
         found = executable.run(feed)
         for name, wanted in expected.items():
             if wanted.dtype.kind == "f":
-                worst = max(worst, 1.0 - cosine(wanted, found[name]))
-    return worst
+                angles.setdefault(name, Angle()).update(wanted, found[name])
+    return max((1.0 - angle.cosine for angle in angles.values()), default=0.0)
+
+
+@dataclass
+class Angle:
+    """The cosine between two streams of arrays, each seen as one long vector: one number a sample still says
+    something over several samples. Positions that are not finite in both are left out."""
+
+    dot: float = 0.0
+    squares: tuple[float, float] = (0.0, 0.0)
+    equal: bool = True
+    broken: bool = False  # shapes or finiteness differ
+
+    def update(self, a: Array, b: Array) -> None:
+        same = np.isfinite(a)
+        if a.shape != b.shape or not np.array_equal(same, np.isfinite(b)):
+            self.broken = True
+            return
+        x, y = a[same].astype(np.float64), b[same].astype(np.float64)
+        self.dot += float(x @ y)
+        self.squares = self.squares[0] + float(x @ x), self.squares[1] + float(y @ y)
+        self.equal = self.equal and np.array_equal(x, y)
+
+    @property
+    def cosine(self) -> float:
+        """1 for equal streams, zeros included; 0 if they cannot be compared, or one is all zeros."""
+        norm = math.sqrt(self.squares[0] * self.squares[1])
+        if self.broken or self.equal or norm == 0.0:
+            return float(self.equal and not self.broken)
+        return min(1.0, self.dot / norm)
 
 
 def cosine(a: Array, b: Array) -> float:
     """Cosine of two arrays seen as vectors; 1 if both are zero, 0 if shapes or finiteness differ."""
-    if a.shape != b.shape:
-        return 0.0
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    same = np.isfinite(x)
-    if not np.array_equal(same, np.isfinite(y)):
-        return 0.0
-    x, y = x[same], y[same]
-    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
-    if norm == 0.0:
-        return 1.0 if np.array_equal(x, y) else 0.0
-    return float(x @ y) / norm
+    angle = Angle()
+    angle.update(a, b)
+    return angle.cosine
 
 
 def first_diverging(

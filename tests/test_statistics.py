@@ -20,7 +20,7 @@ from mlc.passes.accumulators import MinMax, Moments
 from mlc.passes.base import Context
 from mlc.passes.instruments import Drift, PrintChanged, SizeDelta, bisect, cosine, drift, first_diverging
 from mlc.passes.pipeline import PlannedStep, run
-from mlc.passes.ports import Request
+from mlc.passes.ports import Feeds, Request
 from mlc.passes.quantize.fp16 import Fp16
 from mlc.passes.rewrite.simplify import Simplify
 from mlc.passes.statistics import StreamingStatistics
@@ -152,6 +152,26 @@ def test_drift_sees_what_differs() -> None:
     assert cosine(np.zeros(3), np.zeros(3)) == 1.0
     assert cosine(np.ones(3), np.ones(4)) == 0.0
     assert cosine(np.array([1.0, np.inf]), np.array([1.0, 2.0])) == 0.0
+
+
+def test_drift_sees_outputs_of_one_number() -> None:
+    """Two numbers of the same sign always have cosine 1: the samples together are the vector."""
+
+    class Scalars:
+        def __init__(self, *outputs: float) -> None:
+            self._outputs = iter(outputs)
+
+        def prepare(self, module: Module, taps: Sequence[str] = ()) -> Scalars:
+            return self
+
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            return {"y": np.array([[next(self._outputs)]], np.float32)}
+
+    reference: list[dict[str, np.ndarray]] = [{"y": np.array([[v]], np.float32)} for v in (3.0, 4.0)]
+    feeds: list[dict[str, np.ndarray]] = [{}, {}]
+    assert drift(Scalars(4.0, 3.0), net(), feeds, reference) == pytest.approx(1 - 24 / 25)
+    assert drift(Scalars(3.0, 4.0), net(), feeds, reference) == 0.0
+    assert drift(Scalars(3.0, np.nan), net(), feeds, reference) == 1.0
 
 
 def test_the_first_diverging_op_is_named() -> None:
