@@ -25,12 +25,11 @@ from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
-from .dsl.describe import describe, explain_step, list_passes
+from .dsl.describe import describe, list_passes
+from .dsl.describe import explain as explain_recipe
 from .dsl.judge import COSTS, Measured, Verdict, judge, missed
 from .dsl.program import Program
 from .dsl.recipe import Recipe
-from .dsl.recipe import check as check_recipe
-from .dsl.source import read_source
 from .frontends.data import load_npz
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
@@ -468,12 +467,7 @@ def plans_to_json(plans: Sequence[tuple[str, Plan]]) -> str:
 
 def explain(recipe: str) -> list[str]:
     """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
-    source = read_source(recipe, stdin=sys.stdin)
-    checked = check_recipe(source.text, name=source.name, choose=source.choose)
-    lines = checked.explain().splitlines()
-    program = Recipe.parse(source.text, name=source.name, choose=source.choose)
-    names = dict.fromkeys(s.name for s in program.steps)
-    return [*lines, "", *(f"{name}: {explain_step(name)}" for name in names)]
+    return list(explain_recipe(recipe, stdin=sys.stdin))
 
 
 def describe_passes(name: str | None) -> list[str]:

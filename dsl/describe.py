@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from ..ir.errors import Code, MlcError, error
 from ..passes import registry
 from ..passes.base import Pass
 from ..passes.options import format_value
+from .executable import refusals
+from .recipe import check
+from .source import read_source
+from .syntax import Call, Ref, walk
 from .values import near
 
 
@@ -44,9 +48,18 @@ def describe(name: str) -> Iterator[str]:
         yield f"  {field.name:<{max(len(f.name) for f in fields)}}  {_argument(field)}"
 
 
-def explain_step(name: str) -> str:
-    """The first line of a pass's documentation."""
-    return _summary(registry.find(name))
+def explain(recipe: str, *, stdin: TextIO) -> Iterator[str]:
+    """The steps a recipe stands for, what each of them does, and what of it cannot be executed yet.
+
+    Errors: everything wrong with the text.
+    """
+    source = read_source(recipe, stdin=stdin)
+    checked = check(source.text, name=source.name, choose=source.choose)
+    yield from checked.explain().splitlines()
+    yield ""
+    called = [n.name for n in walk(checked.expanded) if isinstance(n, Ref | Call) and n.name in registry.names()]
+    yield from (f"{name}: {_summary(registry.find(name))}" for name in dict.fromkeys(called))
+    yield from (refused.message for refused in refusals(checked.expanded))
 
 
 def _summary(found: type[Pass]) -> str:

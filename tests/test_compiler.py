@@ -163,6 +163,10 @@ def test_plan_and_explain_do_no_work(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "fc1.weight" in capsys.readouterr().out
     assert run(["explain", "prune+int4"]) == 0
     assert "prune" in capsys.readouterr().out
+    assert run(["explain", "prune({10%, 20%}) | fp16"]) == 0
+    explained = capsys.readouterr().out
+    assert "fp16: Stores" in explained
+    assert "a choice of steps ('|') cannot be executed yet" in explained
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 

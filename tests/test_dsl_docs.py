@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,26 @@ def test_the_file_of_the_page_can_be_executed() -> None:
     (text,) = _blocks("file")
     for name in ("small", "smaller"):
         assert Recipe.parse(text, choose=name).limits
+
+
+def _commands() -> list[str]:
+    """The recipes of all command lines in the README and in docs, but files, examples of refusals and user's passes."""
+    root = Path(__file__).parent.parent
+    pages = (root / "README.md", *(p for p in (root / "docs").rglob("*.md") if p.name not in _OTHER))
+    lines = (line for page in pages for line in page.read_text(encoding="utf-8").splitlines())
+    commands = [shlex.split(line, comments=True) for line in lines if re.match(r" *mlc (compile|plan) ", line)]
+    found = [c[next(i for i, w in enumerate(c) if w in ("-r", "--recipe")) + 1] for c in commands]
+    return [recipe for recipe in found if ".mlc" not in recipe]
+
+
+_OTHER = ("roadmap.md", "writing-a-pass.md")
+
+
+def test_each_command_line_of_the_docs_can_be_executed() -> None:
+    recipes = _commands()
+    assert len(recipes) > 10
+    for recipe in recipes:
+        assert Recipe.parse(recipe).steps
 
 
 def test_tables_are_complete() -> None:
