@@ -70,7 +70,7 @@ def pruned(name: str, module: Module, feeds: dict[str, np.ndarray]) -> str:
         after = macs(small, feeds)
         cells.append(f"{100 * module_cost(small).weight_bytes / whole:.0f} %")
         cells.append("-" if not before or after is None else f"{100 * after / before:.0f} %")
-    bare = Prune()(module).history[-1].plan
+    bare = Prune(multiple=1)(module).history[-1].plan
     gone = sum(r.before - r.after for round_ in bare.rounds for r in round_.removals)
     return f"| {name} | {' | '.join(cells)} | {gone} |"
 

@@ -141,7 +141,9 @@ def test_widths_are_multiples_never_empty_and_monotone(size, ratio, multiple):
     assert rounded(size, size, multiple) == size
 
 
-@pytest.mark.parametrize(("arguments", "after"), [({}, [16, 32, 10]), ({"multiple": 8}, [24, 24, 10])])
+@pytest.mark.parametrize(
+    ("arguments", "after"), [({}, [16, 32, 8]), ({"multiple": 8}, [24, 24, 8]), ({"multiple": 1}, [20, 24, 10])]
+)
 def test_wide_groups_keep_a_multiple(arguments, after):
     module, _ = NETS["mlp"]()
     plan = Prune(ratio=0.5, **arguments).plan(module, Context())

@@ -20,6 +20,7 @@ from mlc.passes.prune.structured import Prune
 
 FOLLOWED = ("mlp", "vgg16", "vgg_flatten", "resnet20_conv", "densenet", "mobilenet", "unet", "nhwc")
 UNITS = [1, 3]
+EXACT = Prune(multiple=1)
 
 
 def removals(module: Module) -> list:
@@ -29,7 +30,7 @@ def removals(module: Module) -> list:
 @pytest.mark.parametrize("name", NETS)
 def test_nothing_is_found_where_nothing_is_redundant(name):
     module, feeds = NETS[name]()
-    pruned = Prune()(module)
+    pruned = EXACT(module)
     assert removals(pruned) == []
     assert relative(run(module, feeds), run(pruned, feeds)) == 0.0
 
@@ -42,7 +43,7 @@ def test_planted_units_are_found_in_every_group_and_removed(name, kind):
     targets = [c for c in axes.free if c.size >= 6]
     for c in targets:
         plant.KINDS[kind](module, axes, c, UNITS)
-    pruned = Prune(multiple=1)(module)
+    pruned = EXACT(module)
     found = removals(pruned)
     assert len(found) >= len(targets)
     first = pruned.history[-1].plan.rounds[0].removals
@@ -57,7 +58,7 @@ def test_constant_units_move_into_the_next_bias():
         axes = analyse(module)
         last = [c for c in axes.free if c.size in (20, 10)][-1]
         plant.constant(module, axes, last, UNITS)
-        pruned = Prune()(module)
+        pruned = EXACT(module)
         assert [r.fixed for r in removals(pruned)] == ["1, 3"]
         assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
@@ -73,7 +74,7 @@ def test_constants_do_not_move_through_a_border_of_zeros():
         module = net.done(y)
         axes = analyse(module)
         plant.constant(module, axes, axes.free[0], UNITS)
-        pruned = Prune()(module)
+        pruned = EXACT(module)
         # Two equal-up-to-a-factor constants are duplicates of each other even behind a border.
         (only,) = removals(pruned)
         assert (only.fixed, only.duplicate) == (("", "3") if padded else ("1, 3", "")) or (
@@ -94,7 +95,7 @@ def test_proportional_units_are_duplicates_of_homogeneous_operators_only(kind, f
         rows[7] = rows[2] * 0.3
 
     plant.edit(module, axes, axes.free[0], scale, consumers=False)
-    pruned = Prune()(module)
+    pruned = EXACT(module)
     assert len(removals(pruned)) == int(found)
     feeds = {"x": np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)}
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
@@ -117,16 +118,29 @@ def test_linear_combinations_go_where_nothing_is_nonlinear():
             rows[4] = 0.5 * rows[0] - 2 * rows[1]
 
     plant.edit(module, axes, axes.free[0], combine, consumers=False)
-    pruned = Prune()(module)
+    pruned = EXACT(module)
     (only,) = removals(pruned)
     assert (only.before, only.after) == (5, 4)
     assert only.dependent
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
 
+def test_sums_of_nonlinear_branches_are_combined():
+    """a + c, a + d, b + c and b + d: the last is the second plus the third less the first."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 6)
+    pairs = [np.array(p) for p in ([0, 0, 1, 1], [0, 1, 0, 1])]
+    branches = [net.relu(net.op("MatMul", [x, net.const(net.draw(6, 2)[:, p], net.fresh("w"))])) for p in pairs]
+    module = net.done(net.op("MatMul", [net.op("Add", branches), net.weight(4, 3)]))
+    (only,) = removals(pruned := EXACT(module))
+    assert (only.after, len(parse_ranges(only.dependent))) == (3, 1)
+    feeds = {"x": np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)}
+    assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
+
+
 def test_a_layer_wider_than_its_rank_shrinks_to_it():
     module, feeds = linear_pair(16, bias=False)
-    pruned = Prune()(module)
+    pruned = EXACT(module)
     (only,) = removals(pruned)
     assert only.after == 6
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-4
@@ -144,7 +158,7 @@ def test_removal_goes_on_while_it_uncovers_more():
     array = np.array(weight.constant.array())
     array[19, :30] = 0
     weight.constant = Constant.of(array)
-    pruned = Prune(multiple=1)(module)
+    pruned = EXACT(module)
     assert len(pruned.history[-1].plan.rounds) >= 2
     assert {(r.before, r.after) for r in removals(pruned)} >= {(20, 1), (48, 18)}
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
@@ -155,14 +169,14 @@ def test_a_group_never_becomes_empty():
     axes = analyse(module)
     for c in axes.free:
         plant.unread(module, axes, c, range(c.size))
-    pruned = Prune(multiple=1)(module)
+    pruned = EXACT(module)
     assert [r.after for r in removals(pruned)] == [1, 1, 1]
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
 
 def test_what_cannot_be_followed_is_reported():
     module, _ = NETS["lstm"]()
-    skipped = Prune()(module).history[-1].skipped
+    skipped = EXACT(module).history[-1].skipped
     assert {s.code for s in skipped} == {SkipCode.NOT_FOLLOWED}
     assert all("LSTM" in s.why for s in skipped)
 

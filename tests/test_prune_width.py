@@ -16,7 +16,7 @@ from mlc.ir.axes import AxisClass, analyse
 from mlc.ir.core import Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import Context, SkipCode
-from mlc.passes.prune.allocate import WIDE, exact_width
+from mlc.passes.prune.allocate import WIDE, exact_width, step
 from mlc.passes.prune.structured import Prune
 
 CHECKED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,22 +36,22 @@ def net_of(width: int, seed: int, *, nonlinear: bool) -> tuple[Module, dict, Axi
 def plant_all(module: Module, units: Units) -> None:
     def combine(rows: np.ndarray) -> None:
         for unit in units["dependent"]:
-            rows[unit] = 0.5 * rows[1] - 0.25 * rows[2] + 0.05 * unit * rows[3]
+            rows[unit] = 0.5 * rows[-2] - 0.25 * rows[-3] + 0.05 * unit * rows[-4]
 
     axes = analyse(module)
     (c,) = axes.free
     plant.unread(module, axes, c, units["unread"])
     plant.constant(module, axes, c, units["constant"])
-    plant.duplicate(module, axes, c, units["duplicate"], of=0)
+    plant.duplicate(module, axes, c, units["duplicate"], of=-1)
     plant.edit(module, axes, c, combine, consumers=False)
 
 
 @st.composite
 def redundant(draw: st.DrawFn) -> tuple[int, bool, Units]:
-    """Which units of a wide group are redundant, and why; units 0 to 3 carry others."""
+    """Which units of a wide group are redundant, and why; the last four carry others."""
     width, nonlinear = draw(st.integers(WIDE, 64)), draw(st.booleans())
     kinds = ("unread", "constant", "duplicate") + (() if nonlinear else ("dependent",))
-    chosen = draw(st.permutations(range(4, width)))[: draw(st.integers(1, width - 5))]
+    chosen = draw(st.permutations(range(width - 4)))[: draw(st.integers(1, width - 5))]
     units: Units = {kind: [] for kind in ("unread", "constant", "duplicate", "dependent")}
     for unit in chosen:
         units[draw(st.sampled_from(kinds))].append(unit)
@@ -80,14 +80,30 @@ def test_redundant_units_go_as_far_as_the_multiple_allows(planted, multiple, see
 
 
 @given(st.integers(2, 300), st.integers(0, 300), st.sampled_from([1, 4, 8, 16]))
-def test_exact_widths_leave_no_multiple_and_go_no_further_than_they_must(size, gone, multiple):
-    smallest = max(1, size - gone)
-    width = exact_width(size, smallest, multiple, first=size)
+def test_exact_widths_leave_no_multiple_and_go_as_far_as_they_can(size, gone, multiple):
+    smallest, unit = max(1, size - gone), step(size, multiple)
+    width = exact_width(size, smallest, unit)
     assert smallest <= width <= size
-    if size < WIDE:
-        assert width == smallest
-    else:
-        assert width == size or (width % multiple == 0 and width - smallest < multiple)
+    assert width - smallest < unit
+    assert width == size or width % unit == 0
+
+
+@given(st.integers(2, 300), st.sampled_from([1, 4, 8, 16]))
+def test_narrow_groups_take_a_smaller_multiple(size, multiple):
+    unit = step(size, multiple)
+    assert unit == multiple if size >= WIDE else unit in (1, 2, 4, 8)
+    assert unit <= multiple
+    assert size >= WIDE or 2 * unit <= size
+    assert size >= WIDE or unit == multiple or 4 * unit > size
+
+
+@pytest.mark.parametrize(("width", "gone", "after"), [(24, 1, 24), (24, 8, 16), (12, 3, 12), (12, 5, 8), (3, 1, 2)])
+def test_narrow_groups_stay_at_theirs(width, gone, after):
+    module, feeds, group = net_of(width, 0, nonlinear=True)
+    plant_all(module, {"unread": list(range(gone)), "constant": [], "duplicate": [], "dependent": []})
+    pruned = Prune()(module)
+    assert pruned.constants[group.sites[0].constant].constant.shape[group.sites[0].axis] == after
+    assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
 
 def test_a_group_that_was_wide_keeps_the_multiple_in_every_round():
@@ -114,7 +130,7 @@ def test_a_group_that_was_wide_keeps_the_multiple_in_every_round():
 @pytest.mark.parametrize(("width", "gone", "after"), [(40, 3, 40), (40, 8, 32), (40, 11, 32), (43, 2, 43), (43, 3, 40)])
 def test_widths_between_multiples_move_only_onto_one(width, gone, after):
     module, feeds, group = net_of(width, 0, nonlinear=True)
-    plant_all(module, {"unread": list(range(4, 4 + gone)), "constant": [], "duplicate": [], "dependent": []})
+    plant_all(module, {"unread": list(range(gone)), "constant": [], "duplicate": [], "dependent": []})
     pruned = Prune(multiple=8)(module)
     assert pruned.constants[group.sites[0].constant].constant.shape[group.sites[0].axis] == after
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5

@@ -13,27 +13,31 @@ from .criteria import Scores
 from .groups import Group
 
 SLACK = Fraction(1, 10**6)  # of a unit: ratios are binary fractions
-WIDE = 32  # groups from this size up keep a multiple
+WIDE = 32  # groups from this size up keep the whole multiple
+
+
+def step(size: int, multiple: int) -> int:
+    """What the width of a group is a multiple of: `multiple`, in narrow groups at most a power of two below half."""
+    return multiple if size >= WIDE else min(multiple, 1 << max(0, size.bit_length() - 2))
 
 
 def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
-    """A width near `keep`: a multiple where the group is wide, at least one unit, at most all."""
+    """A width near `keep`: a multiple, at least one unit, at most all."""
     if keep >= size:
         return size
-    if size >= WIDE and multiple > 1:
-        nearest = int(keep / multiple + Fraction(1, 2)) * multiple
-        return min(size, max(multiple, nearest))
+    unit = step(size, multiple)
+    if unit > 1:
+        nearest = int(keep / unit + Fraction(1, 2)) * unit
+        return min(size, max(unit, nearest))
     return min(size, max(1, math.ceil(keep - SLACK)))
 
 
-def exact_width(size: int, smallest: int, multiple: int, *, first: int) -> int:
-    """The width of a group that could go down to `smallest`: the next multiple above it, if the group `first` was wide.
+def exact_width(size: int, smallest: int, unit: int) -> int:
+    """The width of a group that could go down to `smallest`: the next multiple of `unit` above it.
 
     A width between multiples is never made, and one that already is stays unless the next multiple below is reached.
     """
-    if first < WIDE:
-        return smallest
-    return min(size, -(-smallest // multiple) * multiple)
+    return min(size, -(-smallest // unit) * unit)
 
 
 def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:

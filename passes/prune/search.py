@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...ir.axes import Axes
 from ...ir.core import Module, Op
 from ..base import SkipCode, Skipped
-from .allocate import exact_width
+from .allocate import exact_width, step
 from .depend import Redundancy, redundancy
 from .follow import trace
 from .groups import Group
@@ -67,14 +67,14 @@ class Search:
         return found if found is not None and found.plan.key not in self.stuck else None
 
     def _aligned(self, f: Found) -> Found | None:
-        """Of the redundant units of a wide group so many stay that its width is a multiple; None if all do."""
-        first = self.widths.setdefault(f.plan.key, f.plan.before)
-        width = exact_width(f.plan.before, f.plan.after, self.multiple, first=first)
+        """Of the redundant units so many stay that the width is a multiple; None if all do."""
+        unit = step(self.widths.setdefault(f.plan.key, f.plan.before), self.multiple)
+        width = exact_width(f.plan.before, f.plan.after, unit)
         stay = f.what.by_risk[f.plan.before - width :]
         self.spared.pop(f.plan.key, None)
         if not len(stay):
             return f
-        self.spared[f.plan.key] = _spared(f.group, len(stay), width, self.multiple)
+        self.spared[f.plan.key] = _spared(f.group, len(stay), width, unit)
         return f.sparing(stay) if width < f.plan.before else None
 
 
@@ -87,7 +87,8 @@ def examine(module: Module, axes: Axes, group: Group, ops: Sequence[Op]) -> Foun
 
 def _spared(group: Group, count: int, width: int, multiple: int) -> Skipped:
     aim = "remains a multiple" if width % multiple == 0 else "does not fall between multiples"
-    why = f"{count} redundant units stay so that the width {width} {aim} of {multiple}: others run slower"
+    stay = "unit stays" if count == 1 else "units stay"
+    why = f"{count} redundant {stay} so that the width {width} {aim} of {multiple}: others run slower"
     return Skipped(group.place, SkipCode.HURTS, why, "prune(multiple=1)")
 
 

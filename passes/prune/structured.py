@@ -73,7 +73,13 @@ class Prune(Pass):
         "l2", unit="name", doc="what a unit is worth: norm over all its slices, distance from the median, chance",
         choices=tuple(CRITERIA),
     )  # fmt: skip
-    multiple: int = option(16, unit="int", doc="groups of 32 units or more keep a multiple of this", low=1, high=256)
+    multiple: int = option(
+        16,
+        unit="int",
+        doc="widths are multiples of this (8, 4, 2 at most in groups below 32, 16, 8 units)",
+        low=1,
+        high=256,
+    )
 
     def at(self, strength: float) -> Self:
         """The ratio grows with the strength; an explicit one stays."""
