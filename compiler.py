@@ -23,11 +23,12 @@ from .backends.inspect import facts
 from .backends.legalize import legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
+from .backends.ort import Session
 from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
-from .dsl.judge import COSTS, Measured, Verdict, judge, missed
+from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .frontends.data import load_npz
@@ -35,7 +36,7 @@ from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
-from .ir.errors import Code, Diagnostic, MlcError
+from .ir.errors import Code, Diagnostic
 from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
 from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
@@ -156,7 +157,8 @@ class _Compilation:
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
         self.data, self.eval = _data(source, program, options)
-        _check_bounds(program, options, self.eval)
+        labels = self.eval is not None and self.eval.has_labels
+        check_measurable(program.limits, check=options.check, labels=labels)
         self.judge = Judge.of(
             source,
             self.eval,
@@ -169,6 +171,7 @@ class _Compilation:
         self.context = _context(self.target, self.data, self.eval, options)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
+        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
         steps = self._choose_strength()
         module, reports = self._transform(steps)
         out = layout.out if keep else None
@@ -191,27 +194,33 @@ class _Compilation:
         """
         steps = self.program.planned()
         costs = [x for x in self.program.limits if x.metric in COSTS - {"latency"}]
+        quality = [x for x in self.program.limits if x.metric not in COSTS]
         if not self.program.free or not (costs or self.eval is not None):
             return steps
         if costs:
+            check_sizes(costs, sizes(self.source, self.judge.binding)["macs"])
             found, trials = smallest(lambda s: self._excess(_at(steps, s), costs), lambda excess: excess <= 0)
             strength = 1.0 if found is None else found
         elif not self.judge.can_run:
             self.warnings.append("free strengths were left alone: the model is not run, so nothing can judge them")
             return steps
+        elif quality:
+            strength, trials = largest(lambda s: self._excess(_at(steps, s), quality), lambda excess: excess <= 0)
         else:
             strength, trials = largest(lambda s: self._drift(_at(steps, s)), lambda drift: drift <= DRIFT_LIMIT)
-        self.trials = [("bound" if costs else "drift", t) for t in trials]
+        self.trials = [("bound" if costs or quality else "drift", t) for t in trials]
         return _at(steps, strength)
 
     def _excess(self, steps: tuple[PlannedStep, ...], limits: Sequence[Any]) -> float:
-        """By how much the worst cost bound is exceeded (<= 0: all hold), measured on the emitted bytes."""
+        """By how much the worst bound is missed (<= 0: all hold), measured on the emitted file."""
         module = self.source.clone()
         run(steps, module, self.context)
         with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
             emitted, _ = self._emit(module, Path(folder) / "model.onnx", check="none")
-            verdicts = judge(limits, self._facts(emitted))
-        return max(_excess(v) for v in verdicts)
+            if any(x.metric not in COSTS for x in limits):
+                agreement, accuracy = self.judge.agreement(Session(emitted.path, threads=self.threads))
+                emitted = dataclasses.replace(emitted, agreement=agreement, accuracy=accuracy)
+            return max(v.excess for v in judge(limits, self._facts(emitted)))
 
     def _drift(self, steps: tuple[PlannedStep, ...]) -> float:
         module = self.source.clone()
@@ -350,17 +359,6 @@ class _Compilation:
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
 
 
-def _check_bounds(program: Program, options: Settings, judges: Data | None) -> None:
-    """Refuse, before any work, bounds that nothing could measure."""
-    for limit in program.limits:
-        if limit.metric == "acc_drop" and (judges is None or not judges.has_labels):
-            help = "give --eval samples.npz and --labels KEY, or bound cosine or agreement"
-            raise MlcError(Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help))
-        if limit.metric not in ("size", "params", "flops") and options.check != "full":
-            message = f"'{limit.metric}' is not measured under --check {options.check}"
-            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full"))
-
-
 def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:
     """Whether outputs stayed equal although a step was told to change numbers: then they prove nothing."""
     drift = outcome.metrics.get("drift")
@@ -373,10 +371,6 @@ def _at(steps: tuple[PlannedStep, ...], strength: float) -> tuple[PlannedStep, .
         dataclasses.replace(s, action=s.action.at(strength)) if s.action.free and s.action.effect.lossy else s
         for s in steps
     )
-
-
-def _excess(verdict: Verdict) -> float:
-    return float("inf") if verdict.measured is None else verdict.measured - verdict.limit.value
 
 
 def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:

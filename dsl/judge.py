@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..ir.errors import Code, Diagnostic
+from ..ir.errors import Code, Diagnostic, MlcError
 from .build import Limit
 
 #: Metrics that more compression improves; the others get worse by it.
@@ -26,9 +28,37 @@ class Verdict:
     measured: float | None  # in the terms of the bound; None: it could not be measured
     holds: bool
 
+    @property
+    def excess(self) -> float:
+        """By how much the bound is missed; at most 0 where it holds. Infinite if it was not measured."""
+        if self.measured is None:
+            return math.inf
+        over = self.measured - self.limit.value
+        return -over if self.limit.comparison.startswith(">") else over
+
     def __str__(self) -> str:
         found = "not measured" if self.measured is None else f"{self.measured:.6g}"
         return f"{self.limit.text}: {found}{'' if self.holds else ' (missed)'}"
+
+
+def check_measurable(limits: Iterable[Limit], *, check: str, labels: bool) -> None:
+    """Refuse, before any work, bounds that nothing could measure."""
+    for limit in limits:
+        if limit.metric == "acc_drop" and not labels:
+            help = "give --eval samples.npz and --labels KEY, or bound cosine or agreement"
+            raise MlcError(Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help))
+        if limit.metric not in ("size", "params", "flops") and check != "full":
+            message = f"'{limit.metric}' is not measured under --check {check}"
+            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full"))
+
+
+def check_sizes(limits: Iterable[Limit], macs: int | str) -> None:
+    """Refuse a bound on work that depends on sizes nobody knows; `macs` is then the formula."""
+    for limit in limits:
+        if limit.metric == "flops" and isinstance(macs, str):
+            names = ", ".join(dict.fromkeys(re.findall(r"[A-Za-z_][\w.]*", macs)))
+            message = f"'flops' depends on sizes that are not known: {names}"
+            raise MlcError(Diagnostic(Code.BAD_DIMS, message, limit.span, help="give them: --dims NAME=SIZE,..."))
 
 
 def judge(limits: Iterable[Limit], facts: Mapping[str, Measured]) -> tuple[Verdict, ...]:
