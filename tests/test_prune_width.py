@@ -91,13 +91,24 @@ def test_exact_widths_leave_no_multiple_and_go_as_far_as_they_can(size, gone, mu
 @given(st.integers(2, 300), st.sampled_from([1, 4, 8, 16]))
 def test_narrow_groups_take_a_smaller_multiple(size, multiple):
     unit = step(size, multiple)
-    assert unit == multiple if size >= WIDE else unit in (1, 2, 4, 8)
-    assert unit <= multiple
-    assert size >= WIDE or 2 * unit <= size
-    assert size >= WIDE or unit == multiple or 4 * unit > size
+    limit = multiple if size >= WIDE else 8 if size >= 16 else 4 if size >= 8 else 1
+    assert unit == min(multiple, limit)
+    assert step(size, multiple, inner=64) == 1
+    assert step(size, multiple, inner=4) == max(1, unit // 4)
 
 
-@pytest.mark.parametrize(("width", "gone", "after"), [(24, 1, 24), (24, 8, 16), (12, 3, 12), (12, 5, 8), (3, 1, 2)])
+def test_heads_are_not_rounded_their_widths_are_multiples():
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 6)
+    heads = net.op("Reshape", [net.dense(x, 6, 12 * 16), net.ints(-1, 12, 16)])
+    joined = net.op("Reshape", [net.op("Tanh", [heads]), net.ints(-1, 12 * 16)])
+    module = net.done(net.dense(joined, 12 * 16, 3))
+    plan = Prune(ratio=0.5).plan(module, Context())
+    assert [(g.before, g.after) for g in plan.groups] == [(12, 6)]
+    assert [(g.before, g.after) for g in Prune(ratio=0.5, multiple=64).plan(module, Context()).groups] == [(12, 6)]
+
+
+@pytest.mark.parametrize(("width", "gone", "after"), [(24, 1, 24), (24, 8, 16), (12, 3, 12), (12, 5, 8), (7, 1, 6)])
 def test_narrow_groups_stay_at_theirs(width, gone, after):
     module, feeds, group = net_of(width, 0, nonlinear=True)
     plant_all(module, {"unread": list(range(gone)), "constant": [], "duplicate": [], "dependent": []})

@@ -14,18 +14,23 @@ from .groups import Group
 
 SLACK = Fraction(1, 10**6)  # of a unit: ratios are binary fractions
 WIDE = 32  # groups from this size up keep the whole multiple
+NARROW = {1: 4, 2: 8, 3: 8}  # at most this from 8 and 16 units on: half a group is still a choice
 
 
-def step(size: int, multiple: int) -> int:
-    """What the width of a group is a multiple of: `multiple`, in narrow groups at most a power of two below half."""
-    return multiple if size >= WIDE else min(multiple, 1 << max(0, size.bit_length() - 2))
+def step(size: int, multiple: int, inner: int = 1) -> int:
+    """What the number of units is a multiple of, so that the widths are one of `multiple`.
+
+    Narrow groups take 8 or 4 at most. Units of several positions each need less: heads of width 64 are multiples.
+    """
+    wanted = multiple if size >= WIDE else min(multiple, NARROW.get(size // 8, 1))
+    return wanted // math.gcd(wanted, inner)
 
 
-def rounded(keep: float | Fraction, size: int, multiple: int) -> int:
-    """A width near `keep`: a multiple, at least one unit, at most all."""
+def rounded(keep: float | Fraction, size: int, multiple: int, inner: int = 1) -> int:
+    """A number of units near `keep`: at least one step, at most all."""
     if keep >= size:
         return size
-    unit = step(size, multiple)
+    unit = step(size, multiple, inner)
     if unit > 1:
         nearest = int(keep / unit + Fraction(1, 2)) * unit
         return min(size, max(unit, nearest))
@@ -43,7 +48,7 @@ def exact_width(size: int, smallest: int, unit: int) -> int:
 def uniform(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
     """The same fraction of every group."""
     share = 1 - Fraction(str(ratio))
-    return {g.id: best(scores[g.id], rounded(g.size * share, g.size, multiple)) for g in groups}
+    return {g.id: best(scores[g.id], rounded(g.size * share, g.size, multiple, g.inner)) for g in groups}
 
 
 def across(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, multiple: int) -> dict[int, Index]:
@@ -55,7 +60,7 @@ def across(groups: Sequence[Group], scores: Mapping[int, Scores], ratio: float, 
     gone = np.argsort(pool, kind="stable")[: int(len(pool) * Fraction(str(ratio)) + SLACK)]
     lost = np.bincount(owner[gone], minlength=len(groups))
     return {
-        g.id: best(scores[g.id], rounded(g.size - int(n), g.size, multiple) if n else g.size)
+        g.id: best(scores[g.id], rounded(g.size - int(n), g.size, multiple, g.inner) if n else g.size)
         for g, n in zip(groups, lost)
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class Group:
     axis_class: AxisClass
     producers: tuple[Op, ...]
     holders: tuple[Op, ...]
+    inner: int = 1  # positions that a unit takes at least, and by multiples, on every axis (the width of a head)
 
     @property
     def id(self) -> int:
@@ -67,7 +69,7 @@ def find_groups(module: Module, axes: Axes, scope: Scope, *, nested: bool = Fals
         if c.size < 2 or not _has_weights(module, c):
             continue
         held = tuple(holders.get(c.id, ()))
-        group = Group(c, tuple(op for op in held if _produces(op, c, axes)), held)
+        group = Group(c, tuple(op for op in held if _produces(op, c, axes)), held, _inner(module, axes, c))
         reason = _refusal(group, scope)
         if reason is None:
             groups.append(group)
@@ -96,6 +98,11 @@ def _has_weights(module: Module, c: AxisClass) -> bool:
     """Whether a class lies in numbers that compute: a matrix or kernel, not only in lists."""
     constants = (module.constants[s.constant].constant for s in c.sites)
     return any(k is not None and len(k.shape) >= 2 for k in constants)
+
+
+def _inner(module: Module, axes: Axes, c: AxisClass) -> int:
+    types = ((axes.of(module.constants[s.constant]) or ())[s.axis] for s in c.sites)
+    return math.gcd(*(int((axes.units(t, c) >= 0).sum()) // c.size for t in types))
 
 
 def _produces(op: Op, c: AxisClass, axes: Axes) -> bool:

@@ -68,7 +68,7 @@ class Search:
 
     def _aligned(self, f: Found) -> Found | None:
         """Of the redundant units so many stay that the width is a multiple; None if all do."""
-        unit = step(self.widths.setdefault(f.plan.key, f.plan.before), self.multiple)
+        unit = step(self.widths.setdefault(f.plan.key, f.plan.before), self.multiple, f.group.inner)
         width = exact_width(f.plan.before, f.plan.after, unit)
         stay = f.what.by_risk[f.plan.before - width :]
         self.spared.pop(f.plan.key, None)

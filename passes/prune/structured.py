@@ -76,7 +76,7 @@ class Prune(Pass):
     multiple: int = option(
         16,
         unit="int",
-        doc="widths are multiples of this (8, 4, 2 at most in groups below 32, 16, 8 units)",
+        doc="widths are multiples of this; of at most 8 below 32 units, 4 below 16, any below 8",
         low=1,
         high=256,
     )
