@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +29,7 @@ from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
+from .dsl.facts import facts_of
 from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.program import Program
 from .dsl.recipe import Recipe
@@ -138,6 +140,8 @@ def compile(
     if layout is not None:
         artifact.refuse_existing(layout, force=options.force)
     source = model if isinstance(model, Module) else load(model)
+    if layout is not None and source.source is not None:
+        artifact.refuse_source(layout, Path(source.source.path))
     check_weights(source)
     program.check_scopes(source)
     with ExitStack() as stack:
@@ -253,16 +257,17 @@ class _Compilation:
 
     def _emit(self, module: Module, path: Path, *, check: str | None = None) -> tuple[Emitted, Sequence[str]]:
         lowered = legalize(module, self.target)
-        lowered.module.meta.properties |= {
-            "mlc.version": __version__,
-            "mlc.recipe": self.program.text,
-            "mlc.source_sha256": self.source.source.sha256 if self.source.source is not None else "",
-        }
+        if any(outcome.changed for outcome in module.history if isinstance(outcome, PassReport)):
+            lowered.module.meta.properties |= {
+                "mlc.version": __version__,
+                "mlc.recipe": self.program.text,
+                "mlc.source_sha256": self.source.source.sha256 if self.source.source is not None else "",
+            }
         _save(lowered.module, path, external=self.options.external, opset=self.options.opset)  # type: ignore[arg-type]
         emitted = check_emitted(
             path,
             lowered.module,
-            self._source_bytes(),
+            self.source_bytes,
             self.judge,
             level=check or self.options.check,
             exact=self.program.exact,
@@ -281,32 +286,20 @@ class _Compilation:
     # -- judge and report --------------------------------------------------------------------------------------
 
     def _facts(self, emitted: Emitted) -> dict[str, Measured]:
-        before = sizes(self.source, self.judge.binding)
-        after = sizes(emitted.module, self.judge.binding)
-        facts = {
-            "size": Measured(emitted.nbytes, self._source_bytes()),
-            "params": Measured(after["params"], before["params"]),
-        }
-        if isinstance(before["macs"], int) and isinstance(after["macs"], int):
-            facts["flops"] = Measured(after["macs"], before["macs"])
-        agreement = emitted.agreement
-        if agreement is not None:
-            scores = {"cosine": agreement.cosine, "sqnr": agreement.sqnr_db, "agreement": agreement.top1}
-            facts |= {name: Measured(value) for name, value in scores.items() if value is not None}
-        if emitted.accuracy is not None:
-            before_accuracy, after_accuracy = emitted.accuracy
-            facts["acc_drop"] = Measured(before_accuracy - after_accuracy, before_accuracy)
-        if emitted.latency is not None:
-            # The upper end of the interval must hold: seconds, and seconds of the source scaled to match.
-            slowest = emitted.latency.a_ms / emitted.latency.low / 1e3
-            facts["latency"] = Measured(slowest, emitted.latency.a_ms / 1e3)
-        return facts
+        before, after = (sizes(m, self.judge.binding) for m in (self.source, emitted.module))
+        return facts_of(emitted, before, after, self.source_bytes)
 
     def _verdicts(self, emitted: Emitted) -> tuple[Verdict, ...]:
         return judge(self.program.limits, self._facts(emitted))
 
-    def _source_bytes(self) -> int:
-        return self.source.source.nbytes if self.source.source is not None else 0
+    @cached_property
+    def source_bytes(self) -> int:
+        """What sizes are compared with: the source file, or the file that a module from Python would make."""
+        if self.source.source is not None:
+            return self.source.source.nbytes
+        with tempfile.TemporaryDirectory(prefix="mlc-source-") as folder:
+            _save(self.source, Path(folder) / "model.onnx")
+            return sum(f.stat().st_size for f in Path(folder).iterdir())
 
     def _report(
         self,
@@ -318,7 +311,6 @@ class _Compilation:
         diagnostics: Sequence[Diagnostic],
     ) -> dict[str, Any]:
         source = self.source.source
-        before = self._source_bytes()
         return {
             "mlc": __version__,
             "status": "missed" if diagnostics else "done",
@@ -333,9 +325,9 @@ class _Compilation:
             "lowering": list(lowering),
             "artifact": {"path": str(out) if out is not None else None, **emitted.facts()},
             "size": {
-                "source": before,
+                "source": self.source_bytes,
                 "artifact": emitted.nbytes,
-                "ratio": emitted.nbytes / before if before else 0.0,
+                "ratio": emitted.nbytes / self.source_bytes,
             },
             "checks": emitted.checks(self.judge),
             "bounds": [{"bound": v.limit.text, "measured": v.measured, "holds": v.holds} for v in verdicts],

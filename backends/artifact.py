@@ -58,6 +58,18 @@ class Layout:
         return Path(os.path.abspath(self.out))
 
 
+def refuse_source(layout: Layout, source: Path) -> None:
+    """Fail before any work when the output would replace the model it is made from, --force or not."""
+    for path in layout.targets:
+        for part in (source, source.with_name(f"{source.name}.data")):
+            if path.exists() and part.exists() and path.samefile(part):
+                raise errors.error(
+                    Code.OUTPUT_EXISTS,
+                    f"{str(path)!r} is the source itself",
+                    help="choose another -o: the source is never overwritten",
+                )
+
+
 def refuse_existing(layout: Layout, *, force: bool) -> None:
     """Fail before any work when the output cannot be written, or would replace what mlc did not write."""
     parent = layout.place.parent

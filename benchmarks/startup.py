@@ -32,9 +32,8 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     python = sys.executable
     nothing = seconds([python, "-c", "pass"])
-    print(
-        f"import mlc          {seconds([python, '-c', 'import mlc']) - nothing:.3f} s beyond Python itself ({nothing:.3f} s)"
-    )
+    imported = seconds([python, "-c", "import mlc"])
+    print(f"import mlc          {imported - nothing:.3f} s beyond Python itself ({nothing:.3f} s)")
     print(f"mlc --help          {seconds([python, '-m', 'mlc', '--help']):.3f} s")
     model = zoo.path("ppocrv4_det")
     with tempfile.TemporaryDirectory() as folder:

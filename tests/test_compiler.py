@@ -124,6 +124,30 @@ def test_accuracy_is_judged_with_labels(tmp_path: Path) -> None:
         mlc.compile(source, "int4 where acc_drop <= 1pp")
 
 
+def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    before = source.read_bytes()
+    with pytest.raises(MlcError, match="is the source itself"):
+        mlc.compile(source, "int4", output=source, force=True)
+    assert source.read_bytes() == before
+
+
+def test_a_step_that_changes_nothing_adds_nothing(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    report = mlc.compile(source, "prune", output=tmp_path / "o.mlc").report
+    assert not report["steps"][0]["done"]
+    assert report["size"]["artifact"] <= report["size"]["source"]
+
+
+def test_sizes_of_a_module_from_python_are_those_of_its_file(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    module = mlc.load(source)
+    module.source = None
+    report = mlc.compile(module, "int4 where size <= 0.9x").report
+    assert report["size"]["source"] == pytest.approx(source.stat().st_size, rel=0.02)
+    assert report["bounds"][0]["holds"]
+
+
 def test_an_exact_recipe_that_changes_the_outputs_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault injection: what `simplify` writes is damaged on its way to the file."""
     from mlc import compiler
