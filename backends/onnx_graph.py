@@ -34,8 +34,15 @@ def light_proto(module: Module) -> tuple[ModelProto, Stubs]:
     """The model with stubs for its large constants, and the constants by the stubs' names."""
     writer = _Writer(module)
     meta = module.meta
-    proto = ModelProto(producer_name=meta.producer_name, producer_version=meta.producer_version)
-    for field, known in (("domain", meta.domain), ("model_version", meta.model_version), ("doc_string", meta.doc)):
+    proto = ModelProto()
+    about = {
+        "producer_name": meta.producer_name,
+        "producer_version": meta.producer_version,
+        "domain": meta.domain,
+        "model_version": meta.model_version,
+        "doc_string": meta.doc,
+    }
+    for field, known in about.items():
         if known:
             setattr(proto, field, known)
     proto.opset_import.add(version=module.opset)
