@@ -14,7 +14,6 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from ..ir.errors import Code, MlcError, error
 
 NEWEST_IR = 13  # the newest ONNX Runtime reads no newer one
-NEWEST_OPSET = 26
 
 #: The least IR version in which an element type exists.
 _IR_OF_TYPE = {

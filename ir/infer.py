@@ -15,7 +15,7 @@ from .constants import Constant
 from .core import Graph, Module, Op, Value
 from .dims import Dim, Sym
 from .errors import Code, error
-from .ops.opdef import Inferred
+from .ops.opdef import Infer, Inferred
 from .types import TensorType, Type, UnrankedTensor
 
 MAX_DIMS = 64  # the longest integer tensor whose elements are tracked
@@ -36,23 +36,28 @@ def infer_op(op: Op, module: Module, *, require: bool = True) -> list[Inferred]:
     fit the operator.
     """
     from .infer_regions import RULES, infer_regions
-    from .ops.access import Unranked
     from .ops.table import lookup
 
     if not op.results:
         return []
     if op.kind in RULES:
         return infer_regions(op, module)
-    rule = lookup(op.kind).infer
-    if rule is not None:
-        try:
-            found = list(rule(op))
-        except Unranked:
-            pass  # an operand without a rank: ONNX's inference says what can still be said
-        else:
-            _check_count(op, found)
-            return found[: len(op.results)]
-    return _default(op, module, require=require)
+    found = _by_rule(op, lookup(op.kind).infer)
+    if found is None:
+        return _default(op, module, require=require)
+    _check_count(op, found)
+    return found[: len(op.results)]
+
+
+def _by_rule(op: Op, rule: Infer | None) -> list[Inferred] | None:
+    """What the operator's own rule says; None without a rule, or when an operand has no rank (ONNX's inference then
+    says what can still be said)."""
+    from .ops.access import Unranked
+
+    try:
+        return None if rule is None else list(rule(op))
+    except Unranked:
+        return None
 
 
 def _check_count(op: Op, found: Sequence[Inferred]) -> None:
