@@ -39,6 +39,7 @@ from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
 from .ir.errors import Code, Diagnostic
+from .ir.types import TensorType, UnrankedTensor
 from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
 from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
@@ -162,7 +163,7 @@ class _Compilation:
         self.trials: list[tuple[str, Trial]] = []
         self.data, self.eval = _data(source, program, options)
         labels = self.eval is not None and self.eval.has_labels
-        check_measurable(program.limits, check=options.check, labels=labels)
+        check_measurable(program.limits, check=options.check, labels=labels, classes=_has_classes(source))
         self.judge = Judge.of(
             source,
             self.eval,
@@ -349,6 +350,14 @@ class _Compilation:
         if layout.extras:
             (folder / "recipe.mlc").write_text(self.program.file_text(), encoding="utf-8")
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
+
+
+def _has_classes(module: Module) -> bool:
+    """Whether an output may hold class scores: a float matrix (or something of unknown rank)."""
+    kinds = [v.type for v in module.graph.outputs]
+    return any(
+        isinstance(k, UnrankedTensor) or (isinstance(k, TensorType) and k.rank == 2 and k.dtype.is_float) for k in kinds
+    )
 
 
 def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:

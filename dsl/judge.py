@@ -41,9 +41,12 @@ class Verdict:
         return f"{self.limit.text}: {found}{'' if self.holds else ' (missed)'}"
 
 
-def check_measurable(limits: Iterable[Limit], *, check: str, labels: bool) -> None:
-    """Refuse, before any work, bounds that nothing could measure."""
+def check_measurable(limits: Iterable[Limit], *, check: str, labels: bool, classes: bool) -> None:
+    """Refuse, before any work, bounds that nothing could measure. `classes`: the model has class scores to compare."""
     for limit in limits:
+        if limit.metric in ("agreement", "acc_drop") and not classes:
+            message = f"'{limit.metric}' needs an output of class scores (a float matrix), and the model has none"
+            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="bound cosine or sqnr instead"))
         if limit.metric == "acc_drop" and not labels:
             help = "give --eval samples.npz and --labels KEY, or bound cosine or agreement"
             raise MlcError(Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help))

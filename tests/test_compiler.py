@@ -124,6 +124,12 @@ def test_accuracy_is_judged_with_labels(tmp_path: Path) -> None:
         mlc.compile(source, "int4 where acc_drop <= 1pp")
 
 
+@real_models("ppocrv4_det")
+def test_bounds_that_need_classes_are_refused_without_them(model: RealModel) -> None:
+    with pytest.raises(MlcError, match="needs an output of class scores"):
+        mlc.compile(model.path, "fp16 where agreement >= 99%")
+
+
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
     source = two_layers(tmp_path)
     before = source.read_bytes()
