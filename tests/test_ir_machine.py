@@ -251,7 +251,7 @@ def check_export(module: Module) -> None:
 
 
 def sums_nothing(module: Module, given: Mapping[str, np.ndarray[Any, Any]]) -> bool:
-    """Whether a ReduceSum may get a tensor without elements: ONNX Runtime 1.31.1 returns that as it is, axes and all."""
+    """Whether a ReduceSum may get a tensor without elements: ONNX Runtime 1.31.1 returns that as it is."""
     sums = [op for op in module.walk() if op.kind == "ReduceSum"]
     known = (op.operands[0].type for op in sums if op.operands[0] is not None)
     return bool(sums) and (
