@@ -1,0 +1,60 @@
+"""What lossy passes make of one small network, as text: two matrix products and an embedding.
+
+Refresh with `pytest tests/test_golden_passes.py --update-golden` and read the difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit.net import Net
+
+from mlc.backends.legalize import legalize
+from mlc.ir.core import Module
+from mlc.ir.dtypes import DType
+from mlc.ir.text import print_module
+from mlc.ir.types import tensor
+from mlc.passes.base import Pass
+from mlc.passes.prune.structured import Prune
+from mlc.passes.quantize.fp16 import Fp16
+from mlc.passes.quantize.int4 import Int4
+
+GOLDEN = Path(__file__).parent / "golden" / "passes"
+PASSES: dict[str, Pass] = {
+    "fp16": Fp16(),
+    "int4": Int4(),
+    "int4_symmetric": Int4(block=64, symmetric=True, scale="f32"),
+    "prune": Prune(ratio=0.5),
+    "prune_exact": Prune(),
+}
+
+
+def network() -> Module:
+    """ids -> rows of a table -> two linear layers with a Relu between; channels 40 to 63 of the first are unread."""
+    rng = np.random.default_rng(0)
+    net = Net()
+    ids = net.input("ids", DType.I64, "N", 6)
+    table = net.const(rng.standard_normal((128, 64)).astype(np.float32))
+    first = net.const(rng.standard_normal((64, 64)).astype(np.float32))
+    unread = (np.arange(64) < 40).astype(np.float32)[:, None]
+    second = net.const(rng.standard_normal((64, 32)).astype(np.float32) * unread)
+    rows = net.op("Gather", [table, ids], [tensor(DType.F32, "N", 6, 64)], {"axis": 0})
+    hidden = net.op("MatMul", [rows, first], [tensor(DType.F32, "N", 6, 64)])
+    active = net.op("Relu", [hidden], [hidden.type])
+    return net.done(net.op("MatMul", [active, second], [tensor(DType.F32, "N", 6, 32)]))
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_golden(name: str, update_golden: bool) -> None:
+    made = PASSES[name](network())
+    quantized = name.startswith("int4")  # which clip is best depends on the order of float sums: no digests of codes
+    text = print_module(made, digests=not quantized)
+    if quantized:
+        text += "\nlowered for ort(cpu):\n\n" + print_module(legalize(made).module)
+    path = GOLDEN / f"{name}.ir"
+    if update_golden:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
