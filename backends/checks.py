@@ -30,7 +30,6 @@ _RUN_FACTOR = 3  # a session holds the file, the weights and packed copies of th
 _EXACT_TOLERANCE = 1e-4  # relative to the largest output: what exact steps may differ by through float rounding
 _ROUNDING_FACTOR = 8  # exact steps may also differ by so many times what the runtime's own optimizations change
 _HASH_CHUNK = 1 << 20
-_TIMING_BIAS = 0.03  # two sessions of one file differ by up to so much
 _LOW_COSINE = 0.9
 
 
@@ -162,7 +161,7 @@ class Emitted:
     @property
     def slower(self) -> str:
         """A warning when the artifact is certainly slower than the source; empty otherwise."""
-        if self.latency is None or self.latency.high >= 1.0 - _TIMING_BIAS:
+        if self.latency is None or self.latency.verdict != "slower":
             return ""
         return f"the artifact is slower than the source: {self.latency.speedup:.2f}x"
 

@@ -17,6 +17,7 @@ from .targets import cpu_flags
 
 BLOCKS = 20
 WARM_UPS = 5
+BIAS = 0.03  # two sessions of one file differ by up to so much
 _BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
 _BOOTSTRAP = 2000
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "sve2")
@@ -40,8 +41,13 @@ class Timing:
     blocks: int
     threads: int
 
+    @property
+    def verdict(self) -> str:
+        """What the interval says, beyond what two sessions of one file differ by."""
+        return "faster" if self.low > 1 + BIAS else "slower" if self.high < 1 - BIAS else "as fast"
+
     def to_json(self) -> dict[str, Any]:
-        found = asdict(self)
+        found = asdict(self) | {"verdict": self.verdict}
         return {"source_ms": found.pop("a_ms"), "artifact_ms": found.pop("b_ms"), **found}
 
 

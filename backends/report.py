@@ -27,7 +27,6 @@ _LOG_WIDTH = 160
 _LONGEST_EXPRESSION = 20
 _LONGEST_SITE = 60
 _ROUNDING = 1e-9  # a drift below this is float rounding
-_BIAS = 0.03  # two sessions of one file differ by up to so much
 
 Report = dict[str, Any]
 
@@ -154,10 +153,9 @@ def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _speed(latency: Mapping[str, Any], binding: Mapping[str, int]) -> str:
     """The ratio with its interval, what it means, and for which sizes it was measured."""
-    verdict = "faster" if latency["low"] > 1 + _BIAS else "slower" if latency["high"] < 1 - _BIAS else "as fast"
     sizes = "".join(f", {name}={n}" for name, n in binding.items())
     return (
-        f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}], {verdict} "
+        f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}], {latency['verdict']} "
         f"({latency['source_ms']:.2f} -> {latency['artifact_ms']:.2f} ms of CPU, {latency['threads']} thread(s){sizes})"
     )
 

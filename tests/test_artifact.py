@@ -132,3 +132,9 @@ def test_what_was_there_returns_when_the_last_rename_fails(tmp_path: Path, monke
         (folder / "report.json").write_text("new")
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["net.mlc", "net.mlc/report.json"]
     assert (layout.out / "report.json").read_text() == "old"
+
+
+def test_the_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MlcError, match="has the suffix of another format"):
+        refuse_existing(Layout(tmp_path / "net.tflite"), force=False)
+    refuse_existing(Layout(tmp_path / "net"), force=False)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from kit.broken_models import BROKEN, Broken
-from onnx import TensorProto, helper, numpy_helper
+from kit.two_layers import two_layers
 
 from mlc.cli import run
 
@@ -47,29 +45,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two matrix multiplications with a Relu between."""
-    rng = np.random.default_rng(0)
-    weights = [
-        numpy_helper.from_array(rng.standard_normal((64, 64), dtype=np.float32), n)
-        for n in ("fc1.weight", "fc2.weight")
-    ]
-    nodes = [
-        helper.make_node("MatMul", ["x", "fc1.weight"], ["h"], name="fc1"),
-        helper.make_node("Relu", ["h"], ["r"], name="act"),
-        helper.make_node("MatMul", ["r", "fc2.weight"], ["y"], name="fc2"),
-    ]
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [value("x", TensorProto.FLOAT, ["N", 64])],
-        [value("y", TensorProto.FLOAT, ["N", 64])],
-        weights,
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    path = tmp_path_factory.mktemp("net") / "net.onnx"
-    onnx.save(proto, path)
-    return path
+    return two_layers(tmp_path_factory.mktemp("net"))
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from kit.real import RealModel, real_models
 from kit.two_layers import samples, two_layers
+from onnx import helper, numpy_helper
 
 import mlc
 from mlc.backends.ort import Session
@@ -128,6 +129,23 @@ def test_accuracy_is_judged_with_labels(tmp_path: Path) -> None:
 def test_bounds_that_need_classes_are_refused_without_them(model: RealModel) -> None:
     with pytest.raises(MlcError, match="needs an output of class scores"):
         mlc.compile(model.path, "fp16 where agreement >= 99%")
+
+
+def test_a_change_that_moves_no_output_is_no_proof(tmp_path: Path) -> None:
+    """The weights that fp16 rounds are never reached: the samples saturate everything behind them."""
+    source = two_layers(tmp_path)
+    proto = onnx.load(source)
+    (last,) = (n for n in proto.graph.node if n.name == "fc2")
+    last.output[0] = "scores"
+    proto.graph.node.append(helper.make_node("Mul", ["scores", "nothing"], ["y"], name="gate"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "nothing"))
+    proto.graph.node.append(helper.make_node("Add", ["y", "one"], ["z"], name="one_more"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "one"))
+    proto.graph.output[0].name = "z"
+    onnx.save(proto, source)
+    warnings = mlc.compile(source, "fp16").report["warnings"]
+    assert any("no output moved when 'fp16' changed" in w for w in warnings)
+    assert not any("no output moved" in w for w in mlc.compile(source, "simplify").report["warnings"])
 
 
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
@@ -248,3 +266,11 @@ def test_real_models_compile_from_end_to_end(model: RealModel, tmp_path: Path) -
     expected, found = Session(model.path).run(feeds), Session(tmp_path / "out.mlc" / "model.onnx").run(feeds)
     assert expected.keys() == found.keys()
     assert all(expected[k].shape == found[k].shape for k in expected)
+
+
+def test_how_a_number_is_stored_does_not_change_how_many_there_are(tmp_path: Path) -> None:
+    """16-bit weights and 16-bit scales stand behind a Cast: the first are parameters, the second are not."""
+    source = two_layers(tmp_path)
+    for recipe in ("fp16", "int4"):
+        (step,) = mlc.compile(source, f"{recipe} where params <= 1x", check="fast").report["steps"]
+        assert step["after"]["params"] == step["before"]["params"], recipe

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from mlc.dsl.describe import list_passes
 from mlc.ir.core import Graph, Module, Value
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
@@ -101,6 +103,7 @@ def test_plans_are_equal_for_equal_inputs_and_are_json() -> None:
         ({"factor": True}, "'scale.factor' wants number"),
         ({"mode": "some"}, "choose one of all, none"),
         ({"ratio": 1.5}, "'scale.ratio' = 150% is out of range"),
+        ({"factor": float("nan")}, "'scale.factor' is not a number"),
     ],
 )
 def test_fields_are_checked(arguments: dict[str, Any], message: str) -> None:
@@ -170,3 +173,94 @@ def test_strength_is_found_by_bisection() -> None:
     assert reached is not None
     assert 0.7 <= reached <= 0.72
     assert smallest(lambda s: 1 - s, lambda size: size < 0.0)[0] is None
+
+
+@dataclass(frozen=True)
+class Careless(Scale):
+    """Gives back what it should not; `mode` says which."""
+
+    name: ClassVar[str] = "careless"
+    what: str = option("plan", unit="name", choices=("plan", "nothing", "words", "idle"), doc="the mistake")
+
+    def plan(self, module: Module, ctx: Context) -> Any:
+        return None if self.what == "plan" else ScalePlan()
+
+    def apply(self, rw: Rewriter, plan: ScalePlan, ctx: Context) -> Any:
+        return {"nothing": None, "words": ["done"], "idle": []}[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("plan", "careless.plan returned NoneType, not a Plan"),
+        ("nothing", "careless.apply returned NoneType, not a sequence of Done"),
+        ("words", "careless.apply returned str among what it did, not Done"),
+    ],
+)
+def test_a_pass_that_breaks_the_contract_is_named(what: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Careless(what=what)(module_with_weight())
+
+
+def test_a_lossy_step_that_cannot_serve_its_selector_is_an_error() -> None:
+    module = module_with_weight()
+    (op,) = module.graph.ops
+    assert Careless(what="idle")(module).history[-1].done == ()  # type: ignore[attr-defined]
+    with pytest.raises(MlcError, match="'careless' can change nothing of what 'on here' names"):
+        Careless(what="idle")(module, Context(scope=Scope(on=frozenset({op.name}), text="on here")))
+
+
+@dataclass(frozen=True)
+class Unmade(Scale):
+    """A field that is not made by `option`."""
+
+    name: ClassVar[str] = "unmade"
+    extra: int = 3
+
+
+def test_a_field_without_option_is_named() -> None:
+    with pytest.raises(TypeError, match=r"the field 'extra' of pass 'unmade' is not made by option"):
+        Unmade()
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Registers entry points as an installed package would."""
+
+    def register(name: str, value: str) -> None:
+        found = [EntryPoint(name, value, "mlc.passes")]
+        monkeypatch.setattr(registry, "entry_points", lambda group: found)
+        registry._entries.cache_clear()
+
+    yield register
+    monkeypatch.undo()
+    registry._entries.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("scale", "no.such.module:Scale", "importing it fails: ModuleNotFoundError"),
+        ("scale", f"{__name__}:Nothing", "importing it fails: AttributeError"),
+        ("scale", f"{__name__}:ScalePlan", "not a subclass of mlc.Pass"),
+        ("scales", f"{__name__}:Scale", "both names must be equal"),
+        ("unmade", f"{__name__}:Unmade", "its field 'extra' is not made by option"),
+    ],
+)
+def test_an_installed_pass_that_cannot_be_used_is_named(
+    name: str, value: str, why: str, installed: Callable[[str, str], None]
+) -> None:
+    installed(name, value)
+    with pytest.raises(MlcError, match=why) as caught:
+        registry.find(name)
+    assert value in str(caught.value)
+    assert any(line.startswith("int4") for line in list_passes()), "the others are still listed"
+    assert any("unusable" in line for line in list_passes())
+
+
+def test_an_installed_pass_works_and_cannot_shadow_ours(installed: Callable[[str, str], None]) -> None:
+    installed("scale", f"{__name__}:Scale")
+    assert registry.find("scale") is Scale
+    installed("int4", f"{__name__}:Scale")
+    with pytest.raises(MlcError, match="calls its pass 'int4'"):
+        registry.names()
