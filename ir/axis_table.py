@@ -1,0 +1,43 @@
+"""The classes of an analysis as plain data, for people and for other programs (`mlc inspect --axes --json`).
+
+    {"classes": [{"name", "size", "free", "pin": {"code", "op", "kind"} | None,
+                  "sites": [{"constant", "axis", "path"}], "marks": [...], "depends_on": [...], "admissible": [...]}]}
+
+Everything is a JSON type; classes come in the order of their numbers. `path` shows how the class sits in the axis;
+`depends_on` names the classes each of whose units may order this one in its own way, outermost first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .axes import Axes, AxisClass, Site
+from .axis_types import Pin
+
+__all__ = ["axis_table"]
+
+
+def axis_table(axes: Axes) -> dict[str, Any]:
+    """All classes, free and pinned."""
+    return {"classes": [_row(axes, c) for c in axes.classes]}
+
+
+def _row(axes: Axes, c: AxisClass) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        "size": c.size,
+        "free": c.free,
+        "pin": None if c.pin is None else _pin(c.pin),
+        "sites": [_site(site) for site in c.sites],
+        "marks": sorted(c.marks),
+        "depends_on": [],
+        "admissible": [],
+    }
+
+
+def _pin(pin: Pin) -> dict[str, Any]:
+    return {"code": pin.code, "op": pin.where, "kind": pin.kind}
+
+
+def _site(site: Site) -> dict[str, Any]:
+    return {"constant": site.constant, "axis": site.axis, "path": site.path}
