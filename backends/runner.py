@@ -1,4 +1,4 @@
-"""Runs modules of the IR in ONNX Runtime, with taps on inner values: the `Runner` that passes see."""
+"""Runs modules of the IR in ONNX Runtime, whole or up to inner values: the `Runner` that passes see."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..ir import errors
+from ..ir.cleanup import drop_dead
 from ..ir.core import Module
 from ..ir.errors import Code
+from ..ir.rewrite import Rewriter
 from .ort import Session
 
 Array = np.ndarray[Any, Any]
 
 
 class OrtExecutable:
-    """A session over a module, with its taps as extra outputs."""
+    """A session over a module, or over the part of it that some values need."""
 
     def __init__(self, module: Module, taps: Sequence[str], threads: int) -> None:
         runnable, outputs = _with_taps(module, taps) if taps else (module, [])
@@ -24,9 +26,9 @@ class OrtExecutable:
         self._session = Session(runnable, threads=threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name, and the tapped values under their own names."""
+        """The outputs by name; with taps, those values instead."""
         found = self._session.run(feeds)
-        return {**found, **{name: found[output] for name, output in self._taps.items()}}
+        return {name: found[output] for name, output in self._taps.items()} if self._taps else found
 
 
 class OrtRunner:
@@ -38,18 +40,15 @@ class OrtRunner:
 
 
 def _with_taps(module: Module, taps: Sequence[str]) -> tuple[Module, list[str]]:
-    """A copy with the tapped values as extra outputs; (module, output name per tap)."""
+    """A copy with the tapped values as its outputs, and nothing that they do not need; (module, output names)."""
     twin = module.clone()
     values = {v.name: v for v in twin.values() if v.home in (None, twin.graph)}
     unknown = [t for t in taps if t not in values]
     if unknown:
         raise errors.error(Code.CANNOT_HONOUR, f"there is no value {unknown[0]!r} in the main graph to tap")
-    names = []
-    existing = dict(zip(twin.graph.outputs, twin.graph.output_names))
-    for tap in taps:
-        value = values[tap]
-        if value not in existing:
-            existing[value] = f"{tap}__tap"
-            twin.graph._add_output(value, existing[value])
-        names.append(existing[value])
+    twin.graph._clear_outputs()
+    names = [f"{tap}__tap" for tap in taps]
+    for tap, name in zip(taps, names):
+        twin.graph._add_output(values[tap], name)
+    drop_dead(Rewriter(twin))
     return twin, names

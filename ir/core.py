@@ -292,6 +292,11 @@ class Graph:
         self.ret._append_operand(value)
         self.output_names.append(name)
 
+    def _clear_outputs(self) -> None:
+        self.ret._drop_operands()
+        self.output_names.clear()
+        self.output_docs.clear()
+
     def _insert(self, op: Op, before: Op | None = None) -> None:
         """Link an op in front of `before`, or at the end."""
         assert op.parent is None, "the op is in a graph already"

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterable
 
 from ..ir import errors
+from ..ir.cleanup import drop_dead
 from ..ir.core import Module
 from ..ir.errors import Code, MlcError
 from ..ir.rewrite import Rewriter
 from ..ir.verify import verify
 from .base import Context, Done, Need, Pass, PassReport, Plan, SkipCode
-from .cleanup import drop_dead
 
 _SHOWN_REASONS = 3
 

@@ -74,7 +74,7 @@ class Executable(Protocol):
 
 
 class Runner(Protocol):
-    """Makes modules ready to run; `taps` are names of values to return besides the outputs."""
+    """Makes modules ready to run; `taps` are names of values to compute and return instead of the outputs."""
 
     def prepare(self, module: Module, taps: Sequence[str] = ()) -> Executable: ...
 

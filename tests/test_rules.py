@@ -12,11 +12,11 @@ from kit.rules_draw import INSTANCES, Draw, Generator
 
 from mlc.backends.onnx import to_proto
 from mlc.backends.ort import Session
+from mlc.ir.cleanup import drop_dead
 from mlc.ir.core import Module
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.verify import verify
 from mlc.passes.base import Context
-from mlc.passes.cleanup import drop_dead
 from mlc.passes.rewrite.catalogue import RULES
 from mlc.passes.rewrite.driver import Driver
 from mlc.passes.rewrite.simplify import Simplify

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from ...ir import dims as _dims
 from ...ir import errors
-from ...ir.axes import Axes, Index, analyse
+from ...ir.axes import analyse
 from ...ir.core import Module
-from ...ir.cost import module_cost
 from ...ir.errors import Code
-from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
-from ..cleanup import drop_dead
+from ..base import LOSSY, Context, Done, Effect, Pass, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
-from .criteria import CRITERIA, Scores
-from .groups import Group, find_groups
-from .ranges import parse_ranges, ranges
-from .removal import Round
+from .by_ratio import plan_by_ratio
+from .criteria import CRITERIA
+from .groups import find_groups
+from .plans import GroupPlan, PrunePlan, with_totals
+from .ranges import parse_ranges
 from .surgery import remove_units
 
 STRONGEST = 0.95  # the ratio at strength 1
-
-
-@dataclass(frozen=True)
-class GroupPlan:
-    """What one group loses. `removed` are ranges of old unit numbers: "3, 8-11"."""
-
-    id: int
-    site: str
-    before: int
-    after: int
-    removed: str
-    constants: tuple[str, ...]
-    lowest_kept: float | None = None  # scores, mean 1 in the group
-    highest_removed: float | None = None
-
-
-@dataclass(frozen=True)
-class PrunePlan(Plan):
-    """`groups` by ratio, or `rounds` of exact removals; the totals are those of the result."""
-
-    groups: tuple[GroupPlan, ...] = ()
-    rounds: tuple[Round, ...] = ()
-    parameters: tuple[int, int] = (0, 0)  # before, after
-    weight_bytes: tuple[int, int] = (0, 0)
-    macs: tuple[str, str] = ("", "")  # may hold symbols
 
 
 @dataclass(frozen=True)
@@ -97,27 +68,7 @@ class Prune(Pass):
             )
         if self.ratio is None:
             return self._plan_exact(module, skipped, ctx)
-        return self._plan_ratio(module, axes, groups, skipped, ctx)
-
-    def _plan_ratio(
-        self, module: Module, axes: Axes, groups: list[Group], skipped: list[Skipped], ctx: Context
-    ) -> PrunePlan:
-        assert self.ratio is not None
-        scores = {g.id: CRITERIA[self.criterion](module, axes, g.axis_class, ctx.rng("prune", g.id)) for g in groups}
-        while True:
-            kept = ALLOCATIONS[self.allocation](groups, scores, self.ratio, self.multiple)
-            kept = {c: units for c, units in kept.items() if len(units) < _size(groups, c)}
-            try:
-                twin = _trial(module, kept)
-                break
-            except CannotResize as refusal:
-                refused = refusal.classes or frozenset(kept)
-                skipped += [_stuck(g, refusal) for g in groups if g.id in refused]
-                groups = [g for g in groups if g.id not in refused]
-        plans = tuple(_group_plan(g, kept[g.id], scores[g.id]) for g in groups if g.id in kept)
-        if self.ratio > 0:
-            skipped += [_too_small(g) for g in groups if g.id not in kept and self.allocation == "uniform"]
-        return _with_totals(PrunePlan(tuple(skipped), _notes(groups, plans), plans), module, twin)
+        return plan_by_ratio(self, module, axes, groups, skipped, ctx)
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
         from .lossless import find_rounds
@@ -125,7 +76,7 @@ class Prune(Pass):
         twin = module.clone()
         rounds, left = find_rounds(twin, ctx.scope, self.name, self.multiple)
         plan = PrunePlan((*skipped, *left), ("only units that change no output were looked for",), rounds=rounds)
-        return _with_totals(plan, module, twin)
+        return with_totals(plan, module, twin)
 
     def apply(self, rw: Rewriter, plan: PrunePlan, ctx: Context) -> Sequence[Done]:
         if plan.rounds:
@@ -145,57 +96,6 @@ class Prune(Pass):
             Done(g.site, f"{g.before} units", f"{g.after} units", before[g.id] - _bytes(rw.module, g))
             for g in plan.groups
         ]
-
-
-def _trial(module: Module, kept: Mapping[int, Index]) -> Module:
-    """The pruned module, on a copy whose sliced weights are not made before they are read."""
-    twin = module.clone()
-    if kept:
-        remove_units(Rewriter(twin, by=Prune.name), analyse(twin), kept)
-    return twin
-
-
-def _size(groups: Sequence[Group], c: int) -> int:
-    return next(g.size for g in groups if g.id == c)
-
-
-def _group_plan(g: Group, kept: Index, scores: Scores) -> GroupPlan:
-    removed = np.setdiff1d(np.arange(g.size), kept)
-    return GroupPlan(
-        g.id, g.site, g.size, len(kept), ranges(removed), tuple(dict.fromkeys(s.constant for s in g.axis_class.sites)),
-        round(float(scores[kept].min()), 6), round(float(scores[removed].max()), 6),
-    )  # fmt: skip
-
-
-def _too_small(g: Group) -> Skipped:
-    return Skipped(g.place, SkipCode.TOO_SMALL, f"{g.size} units: the ratio rounds to none of them")
-
-
-def _stuck(g: Group, refusal: CannotResize) -> Skipped:
-    op = refusal.op
-    return Skipped(g.place, SkipCode.PINNED_AXIS, f"{op.kind} {op.loc}: {refusal.why}")
-
-
-def _notes(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> tuple[str, ...]:
-    return (f"{len(plans)} of {len(groups)} prunable groups lose units",)
-
-
-def _with_totals(plan: PrunePlan, before: Module, after: Module) -> PrunePlan:
-    a = b = module_cost(before)
-    if plan.groups or plan.rounds:
-        drop_dead(Rewriter(after))
-        b = module_cost(after)
-    return replace(
-        plan,
-        parameters=(a.parameters, b.parameters),
-        weight_bytes=(a.weight_bytes, b.weight_bytes),
-        macs=(amount(a.macs), amount(b.macs)),
-    )
-
-
-def amount(dim: _dims.Dim) -> str:
-    """An amount as text. Unknown sizes have no names that two runs share."""
-    return re.sub(r'"?\?\w+"?', "?", str(dim))
 
 
 def _bytes(module: Module, g: GroupPlan) -> int:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ...ir.cleanup import is_dead
 from ...ir.core import Op, Value
 from ...ir.dims import Dim, is_fresh
 from ...ir.infer import infer_op, refine
 from ...ir.rewrite import Event, Rewriter
 from ...ir.types import TensorType, Type
 from ...ir.worklist import Worklist
-from ..cleanup import is_dead
 from .pattern import Found, matches
 from .rule import ConstantPool, Refusal, Rule, Site, constant_bytes, node_bytes
 

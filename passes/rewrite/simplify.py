@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...ir.cleanup import drop_dead
 from ...ir.core import Module
 from ...ir.rewrite import Rewriter
 from ..base import EXACT, Context, Done, Effect, Pass, Plan, Skipped, option
-from ..cleanup import drop_dead
 from .catalogue import RULES
 from .cse import merge_equal_constants, merge_equal_ops
 from .driver import Driver, Tally

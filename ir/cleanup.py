@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..ir.core import Graph, Op
-from ..ir.rewrite import Rewriter
+from .core import Graph, Op
+from .rewrite import Rewriter
 
 
 def drop_dead(rw: Rewriter) -> int:
