@@ -23,8 +23,9 @@ from mlc.ir.text import print_module
 from mlc.ir.verify import verify
 from mlc.passes.base import Context, Scope, SkipCode
 from mlc.passes.prune.allocate import rounded
+from mlc.passes.prune.plans import PrunePlan, amount
 from mlc.passes.prune.ranges import parse_ranges, ranges
-from mlc.passes.prune.structured import Prune, PrunePlan, amount
+from mlc.passes.prune.structured import Prune
 
 ALL = tuple(NETS)
 
