@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..ir.core import Module, Value
-from ..ir.dims import evaluate
+from ..ir.dims import Sym, evaluate
 from ..ir.text import print_module
 from ..ir.types import TensorType
-from .ports import Accumulator, Data, Progress, Request, Runner
+from .ports import Accumulator, Array, Data, Executable, Progress, Request, Runner
 
 _DEFAULT_BUDGET = 512 << 20
+_MANY = 16  # samples at once
 
 
 class StreamingStatistics:
@@ -47,16 +48,10 @@ class StreamingStatistics:
 
     def _run(self, module: Module, requests: Sequence[Request]) -> dict[Request, Any]:
         accumulators: dict[Request, Accumulator] = {r: r.kind(r.axis) for r in requests}
-        taps = tuple(dict.fromkeys(r.value for r in requests))
-        executable = self._runner.prepare(module, taps)
-        seen = 0
-        for batch in self._data.batches(self._batch):
-            values = executable.run(batch.inputs)
+        executable = self._runner.prepare(module, tuple(dict.fromkeys(r.value for r in requests)))
+        for (values,) in stream(self._data, self._batch, [executable], self._progress):
             for request, accumulator in accumulators.items():
                 accumulator.update(values[request.value])
-            seen += batch.n
-            if self._progress is not None:
-                self._progress.advance("statistics", seen, len(self._data))
         return {request: accumulator.result() for request, accumulator in accumulators.items()}
 
     def _groups(self, module: Module, requests: Sequence[Request]) -> Iterator[list[Request]]:
@@ -72,6 +67,26 @@ class StreamingStatistics:
             used += size
         if group:
             yield group
+
+
+def stream(
+    data: Data, batch: int, executables: Sequence[Executable], progress: Progress | None = None
+) -> Iterator[list[Mapping[str, Array]]]:
+    """What every executable makes of the same samples, batch by batch."""
+    seen = 0
+    for samples in data.batches(batch):
+        yield [e.run(samples.inputs) for e in executables]
+        seen += samples.n
+        if progress is not None:
+            progress.advance("statistics", seen, len(data))
+
+
+def batch_size(module: Module) -> int:
+    """How many samples a model takes at once: many if all inputs and outputs leave the size of axis 0 open, and call
+    it the same."""
+    lead = [v.type.shape[:1] for v in (*module.graph.inputs, *module.graph.outputs) if isinstance(v.type, TensorType)]
+    same = len(lead) == len(module.graph.inputs) + len(module.graph.outputs) and len(set(lead)) == 1
+    return _MANY if same and lead[0] and isinstance(lead[0][0], Sym) else 1
 
 
 def _bytes(value: Value) -> int:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from ...ir.constants import Constant
-from ...ir.core import Op, Value
 from ...ir.rewrite import Rewriter
+from ..bias import add_bias
 from . import flow as fl
 from .depend import columns
-from .rows import Array
 from .search import Found
 from .trace import Consumer
 
@@ -58,32 +55,4 @@ def _fold(rw: Rewriter, f: Found, c: Consumer) -> None:
     column = outputs if outputs < c.axis else outputs - 1
     others = tuple(a + 1 for a in range(summed.ndim - 1) if a != column)
     delta = numbers @ summed.sum(axis=others)
-    _add_bias(rw, c.op, delta, constant)
-
-
-def _add_bias(rw: Rewriter, op: Op, delta: Array, like: Constant) -> None:
-    if op.kind == "MatMul":
-        bias = rw.constant(Constant.of(delta, like.dtype), f"{op.name}_bias")
-        result: Value = op.result
-        users = result.users
-        added = rw.insert("Add", [result, bias], before=_after(op), origin=op).result
-        rw.replace_uses(result, added, only=users)
-        return
-    old = op.operand(2)
-    if old is not None and old.constant is not None:
-        delta = delta + old.constant.array().astype(np.float64)
-        name = old.name
-    elif old is not None:
-        more = rw.constant(Constant.of(delta, like.dtype), f"{op.name}_bias")
-        return rw.set_operand(op, 2, rw.insert("Add", [old, more], before=op).result)
-    else:
-        name = f"{op.name}_bias"
-    rw.set_operand(op, 2, rw.constant(Constant.of(delta, like.dtype), name))
-
-
-def _after(op: Op) -> Op:
-    """The op that follows: the anchor of an insertion behind `op`."""
-    assert op.parent is not None
-    following = itertools.dropwhile(lambda o: o is not op, op.parent.ops)
-    next(following)
-    return next(following, op.parent.ret)
+    add_bias(rw, c.op, delta, constant.dtype)
