@@ -12,6 +12,7 @@ from ..core import Op
 from . import axes_rules_linear as linear
 from . import axes_rules_move as move
 from . import axes_rules_norm as norm
+from . import axes_rules_pick as pick
 from . import axes_rules_state as state
 from .opdef import AxesRule
 
@@ -79,7 +80,7 @@ AXES: Mapping[str, AxesRule] = {
     "Expand": move.expand,
     "Flatten": move.flatten,
     "GRU": state.gru,
-    "Gather": move.gather,
+    "Gather": pick.gather,
     "Gemm": linear.gemm,
     "GroupNormalization": norm.group_norm,
     "If": state.branch,
@@ -99,7 +100,7 @@ AXES: Mapping[str, AxesRule] = {
     "Resize": move.resize,
     "ReverseSequence": move.reverse_sequence,
     "Scan": state.scan,
-    "Slice": move.slice_,
+    "Slice": pick.slice_,
     "SpaceToDepth": move.space_to_depth,
     "Split": move.split,
     "Squeeze": move.squeeze,

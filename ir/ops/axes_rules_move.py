@@ -1,8 +1,6 @@
-"""Axis rules of what only moves elements: reshape, transpose, concat, split, slice, gather, pad, expand."""
+"""Axis rules of what only moves elements: reshape, transpose, concat, split, pad, expand."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from .. import axis_types as ax
 from ..axis_solver import Axis, Opaque, Solver
@@ -10,14 +8,13 @@ from ..axis_types import ONE, AxisType
 from ..core import Op
 from ..dims import Dim, add, exact_div, product
 from .access import attr_int, attr_ints, attr_text, axes_in, axis_in, ints
-
-OPEN_END = 1 << 31  # a Slice bound beyond any axis
+from .axes_rules_operands import numbers
 
 
 def reshape(op: Op, s: Solver) -> None:
     """Match runs of axes with equal products from the left, then from the right; refine inside each run."""
     x = s.need(op, 0)
-    _shape_operand(op, s, 1)
+    numbers(op, s, 1)
     s.out(op, _reshape(op, s, list(x), list(s.shape(op.results[0]))))
 
 
@@ -77,12 +74,6 @@ def _open_run(op: Op, s: Solver, x: list[AxisType], dims: list[Dim]) -> list[Axi
     return [s.pinned(op, d, "size-unknown") for d in dims]
 
 
-def _shape_operand(op: Op, s: Solver, slot: int) -> None:
-    """A shape is a list of numbers, read in order."""
-    for t in s.operand(op, slot) or ():
-        s.pin(op, t, "shape-operand")
-
-
 def flatten(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
     axis = attr_int(op, "axis", 1)
@@ -92,7 +83,7 @@ def flatten(op: Op, s: Solver) -> None:
 
 def squeeze(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
-    wanted = _axes(op, 1)
+    wanted = _axes(op, s, 1)
     if wanted is None:
         gone = {i for i, t in enumerate(x) if ax.size(t) == 1}
     else:
@@ -102,7 +93,7 @@ def squeeze(op: Op, s: Solver) -> None:
 
 def unsqueeze(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
-    wanted = _axes(op, 1)
+    wanted = _axes(op, s, 1)
     if wanted is None:
         raise Opaque("dynamic-axes")
     rank = len(x) + len(wanted)
@@ -111,8 +102,9 @@ def unsqueeze(op: Op, s: Solver) -> None:
     s.out(op, [ONE if i in new else next(queue) for i in range(rank)])
 
 
-def _axes(op: Op, slot: int) -> tuple[int, ...] | None:
+def _axes(op: Op, s: Solver, slot: int) -> tuple[int, ...] | None:
     """Axes given as an operand or, before opset 13, as an attribute; None if left out."""
+    numbers(op, s, slot)
     if op.operand(slot) is None:
         return attr_ints(op, "axes")
     found = ints(op.operand(slot))
@@ -143,6 +135,7 @@ def _tie(op: Op, s: Solver, types: list[AxisType]) -> AxisType:
 
 def split(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
+    numbers(op, s, 1)
     axis = axis_in(op, attr_int(op, "axis"), len(x))
     sizes = [s.shape(value)[axis] for value in op.results]
     pieces = s.split(op, x[axis], sizes) if _sums_to(sizes, ax.size(x[axis])) else None
@@ -160,82 +153,10 @@ def _sums_to(sizes: list[Dim], whole: Dim) -> bool:
     return total == whole
 
 
-def slice_(op: Op, s: Solver) -> None:
-    x = list(s.need(op, 0))
-    starts, ends = ints(op.operand(1)), ints(op.operand(2))
-    axes = ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(starts or ())))
-    steps = ints(op.operand(4)) if op.operand(4) is not None else (1,) * len(axes or ())
-    if axes is None:
-        raise Opaque("dynamic-axes")
-    dims = s.shape(op.results[0])
-    for position, axis in enumerate(axes_in(op, axes, len(x))):
-        if starts is None or ends is None or steps is None:
-            s.pin(op, x[axis], "dynamic-bounds")
-            x[axis] = s.pinned(op, dims[axis], "dynamic-bounds")
-        else:
-            x[axis] = _cut(op, s, x[axis], (starts[position], ends[position], steps[position]), dims[axis])
-    s.out(op, x)
-
-
-def _cut(op: Op, s: Solver, t: AxisType, bounds: tuple[int, int, int], wanted: Dim) -> AxisType:
-    """One axis of a Slice with constant bounds."""
-    start, end, step = bounds
-    n = ax.static(t)
-    if start == 0 and step == 1 and end >= OPEN_END:
-        return t
-    if n is None or not isinstance(wanted, int):
-        s.pin(op, t, "symbolic-size")
-        return s.pinned(op, wanted, "symbolic-size")
-    start, end, step = slice(start, end, step).indices(n)
-    if wanted == 0:
-        return s.pinned(op, 0, "empty-axis")
-    if step == 1:
-        return s.split(op, t, [start, wanted, n - start - wanted])[1]
-    if step > 1 and n % step == 0 and wanted == n // step:
-        outer, inner = s.regroup(op, [t], [wanted, step])
-        s.pin(op, inner, "interleaved")
-        return ax.resolve(outer)
-    s.pin(op, t, "strided")
-    return s.pinned(op, wanted, "strided")
-
-
-def gather(op: Op, s: Solver) -> None:
-    """Constant indices cut the axis; computed ones address it, so that its order is fixed."""
-    x = s.need(op, 0)
-    axis = axis_in(op, attr_int(op, "axis"), len(x))
-    index = s.need(op, 1)
-    constant = ints(op.operand(1))
-    if constant is None:
-        s.pin(op, x[axis], "data-index")
-        s.out(op, [*x[:axis], *index, *x[axis + 1 :]])
-        return
-    for t in index:
-        s.pin(op, t, "index-constant")
-    picked = _picked(op, s, x[axis], constant)
-    s.out(op, [*x[:axis], *([picked] if len(index) == 1 else []), *x[axis + 1 :]])
-
-
-def _picked(op: Op, s: Solver, t: AxisType, indices: tuple[int, ...]) -> AxisType:
-    n = ax.static(t)
-    if n is None or not indices:
-        s.pin(op, t, "symbolic-size")
-        return s.pinned(op, len(indices), "symbolic-size")
-    first = indices[0] % n
-    if all(i % n == first + k for k, i in enumerate(indices)):
-        return s.split(op, t, [first, len(indices), n - first - len(indices)])[1]
-    step = (indices[1] - indices[0]) % n
-    if step and all((b - a) % n == step for a, b in pairwise(indices)) and n % step == 0 and len(indices) == n // step:
-        outer, inner = s.regroup(op, [t], [len(indices), step])
-        s.pin(op, inner, "interleaved")
-        if all(i % n == first + k * step for k, i in enumerate(indices)):
-            return ax.resolve(outer)
-    s.pin(op, t, "index-constant")
-    return s.pinned(op, len(indices), "index-constant")
-
-
 def pad(op: Op, s: Solver) -> None:
     """A constant border is a symmetric segment of its own; any other border leaks the order."""
     x = list(s.need(op, 0))
+    numbers(op, s, 1, 3)
     pads = ints(op.operand(1))
     axes = ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(x)))
     if pads is None or axes is None:
@@ -266,7 +187,7 @@ def _border(op: Op, s: Solver, t: AxisType, before: int, after: int) -> AxisType
 def expand(op: Op, s: Solver) -> None:
     """Copies are interchangeable: an axis that grows from 1 is a fresh free class."""
     x = s.need(op, 0)
-    _shape_operand(op, s, 1)
+    numbers(op, s, 1)
     s.out(op, _grown(op, s, x, s.shape(op.results[0])))
 
 
@@ -278,7 +199,7 @@ def _grown(op: Op, s: Solver, x: Axis, dims: tuple[Dim, ...]) -> list[AxisType]:
 def tile(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
     repeats = ints(op.operand(1))
-    _shape_operand(op, s, 1)
+    numbers(op, s, 1)
     dims = s.shape(op.results[0])
     if repeats is None:
         # The axes that are not repeated cannot be told from the others.
@@ -291,7 +212,7 @@ def _tiled(t: AxisType, repeats: int, dim: Dim) -> AxisType:
 
 
 def constant_of_shape(op: Op, s: Solver) -> None:
-    _shape_operand(op, s, 0)
+    numbers(op, s, 0)
     s.out(op, [ax.atom(d) for d in s.shape(op.results[0])])
 
 

@@ -12,6 +12,7 @@ from ..axis_types import ONE
 from ..core import Op
 from .access import attr_int, attr_ints, axes_in, axis_in, ints
 from .axes_rules_linear import broadcast
+from .axes_rules_operands import numbers
 
 COUNT = "count-sensitive"
 
@@ -109,6 +110,7 @@ def _reduce(op: Op, s: Solver, *, count: bool) -> None:
     x = s.need(op, 0)
     wanted = attr_ints(op, "axes")
     if op.operand(1) is not None:
+        numbers(op, s, 1)
         wanted = ints(op.operand(1))
         if wanted is None:
             raise Opaque("dynamic-axes")
@@ -133,6 +135,7 @@ def arg_reduce(op: Op, s: Solver) -> None:
 
 def top_k(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
+    numbers(op, s, 1)
     axis = axis_in(op, attr_int(op, "axis", -1), len(x))
     s.pin(op, x[axis], "index-leaks")
     for index in range(len(op.results)):

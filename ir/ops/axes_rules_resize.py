@@ -20,7 +20,7 @@ from ..dtypes import DType
 from ..rewrite import Rewriter
 from ..types import TensorType
 from .access import attr_int, axes_in, axis_in, elements, ints
-from .axes_rules_move import OPEN_END
+from .axes_rules_pick import OPEN_END, positions_of, slice_positions
 
 
 class CannotResize(Exception):
@@ -200,30 +200,40 @@ def _slice(op: Op, r: Resizer) -> None:
     bounds: list[tuple[Dim | None, Dim | None]] = []
     for i, axis in enumerate(axes_in(op, axes, len(x))):
         t, n = x[axis], ax.static(x[axis])
-        if not r.touches(t) or n is None or starts is None or ends is None or steps is None or steps[i] != 1:
+        if not r.touches(t) or n is None or starts is None or ends is None or steps is None:
             bounds.append((None, None))
             continue
-        start, end, _ = slice(starts[i], ends[i], 1).indices(n)
-        to_the_end = end == n and (ends[i] >= OPEN_END or ends[i] == n)
-        bounds.append((r.boundary(t, start), None if to_the_end else r.boundary(t, end)))
+        taken = slice_positions(starts[i], ends[i], steps[i], n)
+        if not taken:
+            bounds.append((None, None))
+            continue
+        result = r.types(op.results[0])[axis]
+        stay = r.kept_positions(result) if r.touches(result) else np.arange(len(taken))
+        first = r.boundary(t, taken[int(stay[0])])
+        to_the_end = steps[i] > 0 and (ends[i] == n or ends[i] >= OPEN_END)
+        stop = first + len(stay) * steps[i]
+        bounds.append((first, None if to_the_end else stop if stop >= 0 else -OPEN_END))
     r.set_numbers(op, 1, [b for b, _ in bounds])
     r.set_numbers(op, 2, [e for _, e in bounds])
 
 
 def _gather(op: Op, r: Resizer) -> None:
-    x, indices = r.types(op.operand(0)), ints(op.operand(1))
-    axis = axis_in(op, attr_int(op, "axis"), len(x))
-    n = ax.static(x[axis])
-    if not r.touches(x[axis]) or indices is None or n is None:
-        return
-    kept = r.kept_positions(x[axis])
-    wanted = [int(np.searchsorted(kept, i % n)) for i in indices if i % n in kept]
+    """Constant indices: those of the kept positions of the result, counted among the kept ones of the operand."""
+    x, result = r.types(op.operand(0)), r.types(op.results[0])
     value = op.operand(1)
+    axis = axis_in(op, attr_int(op, "axis"), len(x))
+    indices = positions_of(value, ax.static(x[axis]))
+    if not r.touches(x[axis]) or indices is None:
+        return
     assert value is not None
     assert isinstance(value.type, TensorType)
-    array = np.array(wanted, np.int64)  # a scalar index is an axis position of its own and always kept
-    array = array.reshape(()) if value.type.rank == 0 else array
-    r.rw.set_operand(op, 1, r.rw.constant(array, value.name, dtype=value.type.dtype))
+    kept = r.kept_positions(x[axis])
+    listed = value.type.rank == 1 and r.touches(result[axis])
+    stay = r.kept_positions(result[axis]) if listed else np.arange(len(indices))
+    array = np.searchsorted(kept, np.array(indices, np.int64)[stay]).astype(np.int64)
+    r.rw.set_operand(
+        op, 1, r.rw.constant(array.reshape(() if value.type.rank == 0 else -1), value.name, dtype=value.type.dtype)
+    )
 
 
 def _pad(op: Op, r: Resizer) -> None:

@@ -1,0 +1,110 @@
+"""One op on constant operands, asked for its axis rule: permuted operands, and operands with units removed.
+
+    alone = Alone("Gather", [array, indices], {"axis": 1})
+    alone.permuted()    the classes that were permuted, and what is wrong ("" if nothing is)
+    alone.removed()     the same with units removed; explicit sizes of the op follow (RESIZE)
+
+Without inputs every axis is free that the rule leaves free. The runtime computes, not mlc's own references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from kit.net import Net
+
+from mlc.backends.ort import Session
+from mlc.ir.axes import Axes, AxisClass, Index, analyse
+from mlc.ir.core import Attr, Module
+from mlc.ir.rewrite import Rewriter
+from mlc.passes.prune.surgery import remove_units
+
+Array = np.ndarray[Any, Any]
+#: Functions of which removing units yields other numbers, not only fewer.
+CHANGED = ("count-sensitive", "attention-inner")
+
+
+class Alone:
+    """A module of one op whose operands are constants (None: left out)."""
+
+    def __init__(
+        self,
+        kind: str,
+        operands: Sequence[Array | None],
+        attrs: Mapping[str, Attr] | None = None,
+        results: int = 1,
+        *,
+        opset: int = 21,
+    ) -> None:
+        net = Net(opset=opset)
+        net.module.opsets["com.microsoft"] = 1
+        values = [None if a is None else net.const(a, f"x{i}") for i, a in enumerate(operands)]
+        self.op = net.node(kind, values, None, attrs, count=results)
+        self.module = net.done(*self.op.results)
+        self.axes = analyse(self.module, pin_outputs=False)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the free classes, largest first."""
+        return sorted((c.size for c in self.axes.free), reverse=True)
+
+    @property
+    def types(self) -> list[str]:
+        """The axes of the first result as text."""
+        return [self.axes.text(t) for t in self.axes.of(self.op.results[0]) or ()]
+
+    def run(self) -> list[Array]:
+        return _run(self.module)
+
+    def permuted(self, seed: int = 0, *, bound: float = 1e-5) -> tuple[int, str]:
+        rng = np.random.default_rng(seed)
+        chosen: dict[int, Index] = {c.id: rng.permutation(c.size) for c in self.axes.free}
+        return len(chosen), self._compare(chosen, _run(self.axes.permuted(chosen)), bound)
+
+    def removed(self, seed: int = 0, *, only: Sequence[int] | None = None, bound: float = 1e-5) -> tuple[int, str]:
+        """Take units of every class (or of those in `only`) away and run what is left.
+
+        The result is the old one with fewer positions where no class matters for the numbers; elsewhere its shape is
+        compared alone.
+        """
+        rng = np.random.default_rng(seed)
+        classes = [c for c in self.axes.free if c.size > 1 and (only is None or c.id in only)]
+        kept: dict[int, Index] = {c.id: _some(c, rng) for c in classes}
+        twin = self.module.clone()
+        axes = analyse(twin, pin_outputs=False)
+        remove_units(Rewriter(twin), axes, kept)
+        exact = all(not c.marks.keys() & set(CHANGED) and self._survives(c) for c in classes)
+        return len(kept), self._compare(kept, _run(twin), bound if exact else np.inf)
+
+    def _survives(self, c: AxisClass) -> bool:
+        """Whether a class occurs in a result: what is summed over is gone."""
+        return any(c.id in self.axes.touched(value) for value in self.op.results)
+
+    def _compare(self, chosen: Mapping[int, Index], found: Sequence[Array], bound: float) -> str:
+        for value, old, new in zip(self.op.results, self.run(), found, strict=True):
+            wanted = _taken(self.axes, value, old, chosen)
+            if wanted.shape != new.shape:
+                return f"shape {new.shape} instead of {wanted.shape}: {self.types}"
+            a, b = wanted.astype(np.float64), new.astype(np.float64)
+            gap = np.abs(a - b).max(initial=0) / (np.abs(a).max(initial=0) + 1e-30)
+            if not gap <= bound:
+                return f"{value.name} is off by {gap:.1e}: {self.types}"
+        return ""
+
+
+def _taken(axes: Axes, value: Any, array: Array, chosen: Mapping[int, Index]) -> Array:
+    for axis, t in enumerate(axes.of(value) or ()):
+        index = axes.expand(t, chosen)
+        array = array if index is None else np.take(array, index, axis=axis)
+    return array
+
+
+def _some(c: AxisClass, rng: np.random.Generator) -> Index:
+    """A random part of the units, never all and never none, in order."""
+    return np.sort(rng.choice(c.size, int(rng.integers(1, c.size)), replace=False))
+
+
+def _run(module: Module) -> list[Array]:
+    return [np.asarray(y) for y in Session(module, optimize=False).run({}).values()]
