@@ -1,4 +1,4 @@
-"""Least-squares reconstruction: what is left is fitted to what the whole model computed, layer by layer, in closed form.
+"""Least-squares reconstruction: what is left is fitted to what the whole model computed, layer by layer, closed form.
 
 After units are gone, every linear operator behind them (passes/linear.py) gets the weight and the bias that reproduce
 its old result best on the calibration data, from the inputs that the pruned model really gives it:

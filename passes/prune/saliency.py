@@ -1,0 +1,144 @@
+"""What units are worth on calibration data: criteria that look at what the consumers of a group make of them.
+
+All of them see second moments of the inputs of every consumer (a linear operator that sums over the units,
+passes/linear.py), from one streaming run of the whole model:
+
+* `activation`: energy of the unit's columns times the norm of the weights that read them, E|x_i|^2 |W_i|^2;
+* `redundancy`: the part of a unit's variance that the other units do not explain, 1 / ([C^-1]_ii C_ii);
+* `obs`: what the consumers lose when the other units make up for it (passes/prune/elimination.py).
+
+Scores of `activation` and `redundancy` have mean 1 in a group; `obs` is the relative error of the consumers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from ...ir.axes import Axes, AxisClass
+from ...ir.core import Module
+from ..base import Context
+from ..linear import Linear, linear_of
+from ..regression import CrossMoments
+from ..statistics import batch_size, stream
+from .criteria import Scores, normalised
+from .elimination import Problem, elimination_scores
+from .flow import unit_positions
+from .groups import Group
+from .reconstruct import DEFAULT_MEMORY, FEWEST_ROWS, ROWS_PER_COLUMN, SHARE, pick
+
+Array = np.ndarray[Any, Any]
+DAMPING = 0.01  # of the mean variance
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A linear operator that sums over the units of a class; [units, m]: its columns that belong to each."""
+
+    linear: Linear
+    columns: Array
+
+    @property
+    def memory(self) -> int:
+        depth = self.linear.shape[2]
+        return 3 * depth * depth * 8
+
+
+def consumers_of(module: Module, axes: Axes, c: AxisClass) -> list[Consumer]:
+    """The consumers of a class in the main graph whose units occupy equally many columns. Grouped ones have none."""
+    found = []
+    for name in dict.fromkeys(s.constant for s in c.sites):
+        value = module.constants[name]
+        types = axes.of(value)
+        for op in value.users:
+            linear = linear_of(op)
+            if linear is None or linear.weight is not value or linear.groups > 1 or op.parent is not module.graph:
+                continue
+            assert types is not None
+            units = axes.units(types[linear.input_axis], c)
+            if (units >= 0).any():
+                positions = unit_positions(units)
+                columns = (positions[:, :, None] * linear.taps + np.arange(linear.taps)).reshape(len(positions), -1)
+                found.append(Consumer(linear, columns))
+    return found
+
+
+def data_scores(
+    criterion: str, module: Module, axes: Axes, groups: Sequence[Group], ctx: Context
+) -> tuple[dict[int, Scores], list[Group]]:
+    """Scores of every group by id, and the groups that have no consumer that can be watched."""
+    watched = {g.id: consumers_of(module, axes, g.axis_class) for g in groups}
+    scores: dict[int, Scores] = {}
+    for part in _runs([g for g in groups if watched[g.id]], watched, (ctx.max_memory or DEFAULT_MEMORY) // SHARE):
+        moments = _moments([c for g in part for c in watched[g.id]], module, ctx)
+        for g in part:
+            problems = [_problem(c, moments[c.linear.op.name]) for c in watched[g.id]]
+            scores[g.id] = DATA_CRITERIA[criterion](problems, g.size)
+    return scores, [g for g in groups if not watched[g.id]]
+
+
+def _runs(groups: Sequence[Group], watched: Mapping[int, list[Consumer]], memory: int) -> Iterator[list[Group]]:
+    """Groups that share a run: as many as the memory allows."""
+    part: list[Group] = []
+    used = 0
+    for g in groups:
+        need = sum(c.memory for c in watched[g.id])
+        if part and used + need > memory:
+            yield part
+            part, used = [], 0
+        part.append(g)
+        used += need
+    if part:
+        yield part
+
+
+def _moments(consumers: Sequence[Consumer], module: Module, ctx: Context) -> dict[str, CrossMoments]:
+    assert ctx.data is not None
+    assert ctx.runner is not None
+    linears = {c.linear.op.name: c.linear for c in consumers}
+    found = {name: CrossMoments() for name in linears}
+    run = ctx.runner.prepare(module, tuple(dict.fromkeys(x.data.name for x in linears.values())))
+    rng = ctx.rng("saliency", *linears)
+    batch = batch_size(module)
+    for (values,) in stream(ctx.data, batch, [run], ctx.progress):
+        for name, linear in linears.items():
+            data = values[linear.data.name]
+            rows = max(ROWS_PER_COLUMN * linear.shape[2], FEWEST_ROWS) / len(ctx.data) * batch
+            x = linear.rows(data, pick(rng, linear.count(data), rows))
+            found[name].update(x, np.zeros((*x.shape[:2], 0), np.float32))
+    return found
+
+
+def _problem(consumer: Consumer, moments: CrossMoments) -> Problem:
+    weight = consumer.linear.weight.constant
+    assert weight is not None
+    return Problem(consumer.linear.matrix(weight.array())[0], moments.covariance[0], consumer.columns)
+
+
+def activation(problems: Sequence[Problem], units: int) -> Scores:
+    total = np.zeros(units)
+    for p in problems:
+        energy = np.diag(p.moments)[p.columns].sum(axis=1)
+        norms = np.square(p.weight, dtype=np.float64).sum(axis=0)[p.columns].sum(axis=1)
+        total += normalised(np.sqrt(energy * norms))
+    return normalised(total)
+
+
+def redundancy(problems: Sequence[Problem], units: int) -> Scores:
+    total = np.zeros(units)
+    for p in problems:
+        unexplained = 1.0 / np.diag(linalg.inv(p.damped(DAMPING), check_finite=False))
+        total += (unexplained[p.columns] * np.square(p.weight, dtype=np.float64).sum(axis=0)[p.columns]).sum(axis=1)
+    return normalised(np.sqrt(total))
+
+
+def obs(problems: Sequence[Problem], units: int) -> Scores:
+    return elimination_scores(problems, units, DAMPING)
+
+
+DataCriterion = Callable[[Sequence[Problem], int], Scores]
+DATA_CRITERIA: Mapping[str, DataCriterion] = {"obs": obs, "activation": activation, "redundancy": redundancy}
