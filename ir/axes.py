@@ -23,6 +23,7 @@ from .axis_types import Atom, AxisType, Pin
 from .constants import ArrayPayload, Constant
 from .core import Module, Value
 from .dims import Dim, add, product
+from .no_collection import no_collection
 
 __all__ = ["Axes", "AxisClass", "Opaque", "Site", "Solver", "analyse"]
 
@@ -31,11 +32,17 @@ Index = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One axis of one constant in which a class occurs; `path` shows how, as text."""
+    """One axis of one constant in which a class occurs, as `atom` in `type`; `path` shows how, as text."""
 
     constant: str
     axis: int
-    path: str
+    type: AxisType = field(compare=False, repr=False)
+    atom: Atom = field(compare=False, repr=False)
+    _names: Mapping[Atom, str] = field(compare=False, repr=False)
+
+    @property
+    def path(self) -> str:
+        return ax.describe(self.type, self._names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +74,7 @@ class Axes:
         self._solver = solver
         self.classes = _classes(solver)
         self._by_atom = {c.atom: c for c in self.classes}
+        self._names = {c.atom: c.name for c in self.classes if c.free}
 
     @property
     def free(self) -> tuple[AxisClass, ...]:
@@ -94,7 +102,7 @@ class Axes:
 
     def text(self, t: AxisType) -> str:
         """An axis type as text, classes by name."""
-        return ax.describe(t, {a: c.name for a, c in self._by_atom.items() if c.free})
+        return ax.describe(t, self._names)
 
     def expand(self, t: AxisType, chosen: Mapping[int, Index]) -> Index | None:
         """Old positions along an axis, in new order, when class `c` takes its units `chosen[c]`.
@@ -182,14 +190,15 @@ def analyse(module: Module, *, pin_outputs: bool = True) -> Axes:
 
     Without `pin_outputs` an output may come out permuted: `of` says how. That is how the rules are tested.
     """
-    solver = Solver(module)
-    for value in module.graph.inputs:
-        solver.of(value)
-    solver.run(module.graph)
-    for value, name in zip(module.graph.outputs, module.graph.output_names):
-        if pin_outputs:
-            solver.pin_value(value, Pin("interface-output", name))
-    return Axes(module, solver)
+    with no_collection():
+        solver = Solver(module)
+        for value in module.graph.inputs:
+            solver.of(value)
+        solver.run(module.graph)
+        for value, name in zip(module.graph.outputs, module.graph.output_names):
+            if pin_outputs:
+                solver.pin_value(value, Pin("interface-output", name))
+        return Axes(module, solver)
 
 
 def _classes(solver: Solver) -> tuple[AxisClass, ...]:
@@ -201,9 +210,7 @@ def _classes(solver: Solver) -> tuple[AxisClass, ...]:
                 places.setdefault(found, []).append((value.name, axis, t))
     names = {a: f"c{i}" for i, a in enumerate(places) if a.pin is None}
     return tuple(
-        AxisClass(
-            i, _int(a), a.pin, tuple(Site(n, axis, ax.describe(t, names)) for n, axis, t in where), dict(a.marks), a
-        )
+        AxisClass(i, _int(a), a.pin, tuple(Site(*place, a, names) for place in where), dict(a.marks), a)
         for i, (a, where) in enumerate(places.items())
     )
 

@@ -120,7 +120,12 @@ class Solver:
         if value not in self.types:
             self._first_use(value)
         found = self.types[value]
-        return None if found is None else tuple(ax.resolve(t) for t in found)
+        if found is None:
+            return None
+        now = tuple(ax.resolve(t) for t in found)
+        if now != found:
+            self.types[value] = now
+        return now
 
     def _first_use(self, value: Value) -> None:
         if value.constant is not None:

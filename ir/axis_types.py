@@ -14,7 +14,7 @@ permutation specifications of Git Re-Basin (Ainsworth et al., 2022), derived ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,20 +58,22 @@ class One:
 
 
 class Prod:
-    __slots__ = ("factors",)
+    __slots__ = ("factors", "size")
 
     def __init__(self, factors: tuple[AxisType, ...]) -> None:
         self.factors = factors
+        self.size: Dim = product(size(f) for f in factors)
 
     def __repr__(self) -> str:
         return f"Prod{self.factors}"
 
 
 class Sum:
-    __slots__ = ("parts",)
+    __slots__ = ("parts", "size")
 
     def __init__(self, parts: tuple[AxisType, ...]) -> None:
         self.parts = parts
+        self.size: Dim = total(size(p) for p in parts)
 
     def __repr__(self) -> str:
         return f"Sum{self.parts}"
@@ -93,39 +95,45 @@ def atom(size: Dim, pin: Pin | None = None) -> AxisType:
 
 
 def size(t: AxisType) -> Dim:
-    if isinstance(t, Atom):
-        return t.size
-    if isinstance(t, Prod):
-        return product(size(f) for f in t.factors)
-    if isinstance(t, Sum):
-        total: Dim = 0
-        for part in t.parts:
-            total = add(total, size(part))
-        return total
-    return 1
+    return 1 if isinstance(t, One) else t.size
+
+
+def total(sizes: Iterable[Dim]) -> Dim:
+    found: Dim = 0
+    for n in sizes:
+        found = add(found, n)
+    return found
 
 
 def resolve(t: AxisType) -> AxisType:
-    """The type with every bound atom replaced by what it stands for, in normal form."""
+    """The type with every bound atom replaced by what it stands for, in normal form.
+
+    What two atoms share is normalized once: a chain of bindings is shortened to its last atom (path compression), and
+    that one keeps the normal form. Nesting of one kind is opened by a loop, so that recursion is as deep as products
+    are nested in sums, never as deep as the graph.
+    """
     if isinstance(t, Atom):
-        if t.bound is None:
-            return t
-        t.bound = resolve(t.bound)
-        return t.bound
+        last = _representative(t)
+        if last.bound is None:
+            return last
+        last.bound = resolve(last.bound)
+        return last.bound
     if isinstance(t, Prod):
-        factors = tuple(resolve(f) for f in t.factors)
-        return t if _settled(factors, t.factors, is_pinned) else prod(factors)
+        return _product(t.factors, t)
     if isinstance(t, Sum):
-        parts = tuple(resolve(p) for p in t.parts)
-        return t if _settled(parts, t.parts, _fixed) else concat(parts)
+        return _concatenation(t.parts, t)
     return t
 
 
-def _settled(new: tuple[AxisType, ...], old: tuple[AxisType, ...], joins: Callable[[AxisType], bool]) -> bool:
-    """Whether nothing changed below, and no two neighbours became one run of fixed positions."""
-    if any(a is not b for a, b in zip(new, old)):
-        return False
-    return not any(joins(a) and joins(b) for a, b in pairwise(new))
+def _representative(a: Atom) -> Atom:
+    """The last atom of a chain of atoms bound to atoms: unbound, or bound to a structure."""
+    last = a
+    while isinstance(last.bound, Atom):
+        last = last.bound
+    while isinstance(a.bound, Atom):
+        following, a.bound = a.bound, last
+        a = following
+    return last
 
 
 def is_pinned(t: AxisType) -> bool:
@@ -138,37 +146,63 @@ def _reason(t: AxisType) -> Pin:
 
 def prod(factors: Iterable[AxisType]) -> AxisType:
     """The product in normal form: nested products opened, ones dropped, neighbouring pinned factors joined."""
+    return _product(tuple(factors), None)
+
+
+def _product(factors: tuple[AxisType, ...], known: Prod | None) -> AxisType:
     flat: list[AxisType] = []
-    for factor in factors:
-        resolved = resolve(factor)
-        for item in resolved.factors if isinstance(resolved, Prod) else (resolved,):
-            if item is ONE:
-                continue
-            if flat and is_pinned(flat[-1]) and is_pinned(item):
-                flat[-1] = Atom(mul(size(flat[-1]), size(item)), _reason(flat[-1]))
-            else:
-                flat.append(item)
+    for item in _opened(factors, Prod):
+        if item is ONE:
+            continue
+        if flat and is_pinned(flat[-1]) and is_pinned(item):
+            flat[-1] = Atom(mul(size(flat[-1]), size(item)), _reason(flat[-1]))
+        else:
+            flat.append(item)
     if not flat:
         return ONE
-    return flat[0] if len(flat) == 1 else Prod(tuple(flat))
+    if len(flat) == 1:
+        return flat[0]
+    return known if known is not None and _same(flat, factors) else Prod(tuple(flat))
 
 
 def concat(parts: Iterable[AxisType]) -> AxisType:
     """The sum in normal form: nested sums opened, empty parts dropped, runs of fixed positions joined."""
+    return _concatenation(tuple(parts), None)
+
+
+def _concatenation(parts: tuple[AxisType, ...], known: Sum | None) -> AxisType:
     flat: list[AxisType] = []
-    for part in parts:
-        resolved = resolve(part)
-        for item in resolved.parts if isinstance(resolved, Sum) else (resolved,):
-            if size(item) == 0:
-                continue
-            if flat and _fixed(flat[-1]) and _fixed(item):
-                pin = _reason(flat[-1] if is_pinned(flat[-1]) else item)
-                flat[-1] = Atom(add(size(flat[-1]), size(item)), pin)
-            else:
-                flat.append(item)
+    for item in _opened(parts, Sum):
+        if size(item) == 0:
+            continue
+        if flat and _fixed(flat[-1]) and _fixed(item):
+            pin = _reason(flat[-1] if is_pinned(flat[-1]) else item)
+            flat[-1] = Atom(add(size(flat[-1]), size(item)), pin)
+        else:
+            flat.append(item)
     if not flat:
         return Atom(0, Pin("empty-axis"))
-    return flat[0] if len(flat) == 1 else Sum(tuple(flat))
+    if len(flat) == 1:
+        return flat[0]
+    return known if known is not None and _same(flat, parts) else Sum(tuple(flat))
+
+
+def _opened(items: tuple[AxisType, ...], kind: type[Prod] | type[Sum]) -> Iterator[AxisType]:
+    """The items resolved, with what is of this kind itself replaced by its own items."""
+    stack = list(reversed(items))
+    while stack:
+        item = stack.pop()
+        found = _representative(item).bound if isinstance(item, Atom) else item
+        if not isinstance(found, kind):
+            found = resolve(item)
+        if isinstance(found, kind):
+            stack.extend(reversed(found.factors if isinstance(found, Prod) else found.parts))
+        else:
+            yield found
+
+
+def _same(new: Sequence[AxisType], old: Sequence[AxisType]) -> bool:
+    return len(new) == len(old) and all(a is b for a, b in zip(new, old))
 
 
 def _fixed(t: AxisType) -> bool:
@@ -338,10 +372,10 @@ def unify(x: AxisType, y: AxisType, why: Pin = Pin(REFINE)) -> None:
         pin(y, _reason(x))
     elif is_pinned(y):
         pin(x, _reason(y))
-    elif isinstance(x, Atom):
-        _unify_atom(x, y, why)
+    elif isinstance(x, Atom):  # it cannot occur in y: the normal form of the same size would be the atom itself
+        _bind(x, y)
     elif isinstance(y, Atom):
-        _unify_atom(y, x, why)
+        _bind(y, x)
     else:
         _unify_structures(x, y, why)
 
@@ -349,13 +383,6 @@ def unify(x: AxisType, y: AxisType, why: Pin = Pin(REFINE)) -> None:
 def _pin_both(x: AxisType, y: AxisType, why: Pin) -> None:
     pin(x, why)
     pin(y, why)
-
-
-def _unify_atom(a: Atom, t: AxisType, why: Pin) -> None:
-    if any(found is a for found in atoms(t)):
-        _pin_both(a, t, why)
-    else:
-        _bind(a, t)
 
 
 def _unify_structures(x: AxisType, y: AxisType, why: Pin) -> None:
@@ -420,7 +447,7 @@ def static(t: AxisType) -> int | None:
     return n if isinstance(n, int) else None
 
 
-def describe(t: AxisType, name: dict[Atom, str]) -> str:
+def describe(t: AxisType, name: Mapping[Atom, str]) -> str:
     """A resolved type as text: `c3`, `8` (pinned), `(c3 x 49)`, `[c1 | c2]`."""
     if isinstance(t, Atom):
         return name.get(t) or str(t.size)

@@ -109,10 +109,13 @@ def test_halves_that_swap_become_one_class():
     assert ax.resolve(a) is ax.resolve(b)
 
 
-def test_an_axis_cannot_contain_itself():
-    a = ax.atom(4)
+def test_an_axis_that_contains_itself_is_itself_or_pinned():
+    a, b = ax.atom(4), ax.atom(4)
     ax.unify(a, Sum((a, Atom(0, WHY))), WHY)
-    assert pinned(a) == [True]
+    ax.unify(a, Prod((ONE, a)), WHY)
+    assert pinned(a) == [False]
+    ax.unify(b, ax.concat((b, ONE)), WHY)
+    assert pinned(b) == [True]
 
 
 def test_reshape_regroups_factors():
