@@ -173,7 +173,7 @@ class _Compilation:
             level=level,
             max_memory=options.max_memory,
         )
-        self.context = _context(self.target, self.data, self.eval, options)
+        self.context = _context(self.target, self.data, self.eval, options, self.judge.binding)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
@@ -406,7 +406,9 @@ def _data(module: Module, program: Program, options: Settings) -> tuple[Data | N
     return (calibrate, judges) if len(judges) and len(calibrate) else (data, None)
 
 
-def _context(target: OrtTarget, data: Data | None, judges: Data | None, options: Settings) -> Context:
+def _context(
+    target: OrtTarget, data: Data | None, judges: Data | None, options: Settings, dims: Mapping[str, int]
+) -> Context:
     runner = OrtRunner(threads=options.threads or target.threads)
     stats = StreamingStatistics(data, runner, max_memory=options.max_memory) if data is not None else None
     return Context(
@@ -417,6 +419,7 @@ def _context(target: OrtTarget, data: Data | None, judges: Data | None, options:
         runner=runner,
         seed=options.seed,
         max_memory=options.max_memory,
+        dims=dims,
     )
 
 

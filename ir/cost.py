@@ -145,15 +145,22 @@ def _elements(op: Op, slot: int, elements: int, is_float: bool) -> int:
     return elements if is_float and elements > 1 and not row.has(Trait.QUANTIZED) else 0
 
 
+def runs_of(op: Op) -> dict[str, Dim]:
+    """How often each body of an op runs in one execution of it. Of two branches the one that is certainly dearer;
+    if neither is, both, which is an upper bound."""
+    if op.kind != "If":
+        rounds = _rounds(op) if op.regions else 0
+        return dict.fromkeys(op.regions, rounds)
+    macs = {name: _total(cost_of(inner).macs for inner in region.ops) for name, region in op.regions.items()}
+    dearer = [name for name, a in macs.items() if all(at_least(a, b) for b in macs.values())]
+    return {name: int(not dearer or name == dearer[0]) for name in op.regions}
+
+
 def _cost_of_regions(op: Op) -> Cost:
-    """A loop's body times its rounds; of two branches the one that is certainly dearer, else both are told apart by
-    their MACs' sum, an upper bound."""
-    bodies = [_sum(cost_of(inner) for inner in region.ops) for region in op.regions.values()]
-    if op.kind == "If":
-        dearer = [a for a in bodies if all(at_least(a.macs, b.macs) for b in bodies)]
-        return dearer[0] if dearer else _sum(bodies)
-    rounds = _rounds(op)
-    return Cost(*(_dims.mul(rounds, _dims.add(part, 0)) for part in _parts(_sum(bodies))))
+    bodies = {name: _sum(cost_of(inner) for inner in region.ops) for name, region in op.regions.items()}
+    runs = runs_of(op)
+    scaled = (Cost(*(_dims.mul(runs[name], part) for part in _parts(body))) for name, body in bodies.items())
+    return _sum(scaled)
 
 
 def _rounds(op: Op) -> Dim:

@@ -167,6 +167,7 @@ class Context:
     seed: int = 0
     cache: str | None = None  # folder for reusable results
     max_memory: int | None = None  # bytes
+    dims: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic dimensions at which work is counted
     step: int = 0  # position in the recipe
 
     def rng(self, *tag: str | int) -> np.random.Generator:
@@ -217,6 +218,15 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, rw: Rewriter, plan: Any, ctx: Context) -> Sequence[Done]:
         """Carry out a plan; the only mutation; deterministic given the plan."""
+
+    def wants(self) -> frozenset[Need]:
+        """What this pass needs as it is configured."""
+        return self.needs
+
+    @property
+    def learns(self) -> bool:
+        """Whether it takes something from calibration data, if there is any."""
+        return Need.DATA in self.wants()
 
     @property
     def free(self) -> tuple[str, ...]:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.axes import Axes, Index, analyse
-from ...ir.core import Module
+from ...ir.core import Module, Value
 from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
 from ..base import Context, SkipCode, Skipped
-from .allocate import ALLOCATIONS
-from .criteria import CRITERIA, Scores
+from .allocate import ALLOCATIONS, Demand
+from .criteria import Scores
 from .groups import Group
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import ranges
+from .reconstruct import fit_sites, reserve_biases
+from .scoring import score
 from .surgery import remove_units
+from .work import Work
 
 if TYPE_CHECKING:
     from .structured import Prune
@@ -28,12 +31,14 @@ def plan_by_ratio(
 ) -> PrunePlan:
     """Which units of every group go. A group whose sizes cannot follow is left out, and the rest allotted again."""
     assert step.ratio is not None
-    scores = {g.id: CRITERIA[step.criterion](module, axes, g.axis_class, ctx.rng("prune", g.id)) for g in groups}
+    scores, told = score(step.criterion, module, axes, groups, ctx)
+    work = Work(module, axes, ctx.dims) if step.allocation == "flops" else None
     while True:
-        kept = ALLOCATIONS[step.allocation](groups, scores, step.ratio, step.multiple)
+        demand = Demand(groups, scores, step.ratio, step.multiple, work=work)
+        kept = ALLOCATIONS[step.allocation](demand)
         kept = {c: units for c, units in kept.items() if len(units) < _size(groups, c)}
         try:
-            twin = _trial(module, kept, step.name)
+            twin, changed = _trial(module, kept, step.name)
             break
         except CannotResize as refusal:
             refused = refusal.classes or frozenset(kept)
@@ -42,15 +47,21 @@ def plan_by_ratio(
     plans = tuple(_group_plan(g, kept[g.id], scores[g.id]) for g in groups if g.id in kept)
     if step.ratio > 0:
         skipped += [_too_small(g) for g in groups if g.id not in kept and step.allocation == "uniform"]
-    return with_totals(PrunePlan(tuple(skipped), _notes(groups, plans), plans), module, twin)
+    notes = [f"{len(plans)} of {len(groups)} prunable groups lose units", *told]
+    if step.fits(ctx):
+        sites, left = fit_sites(twin, changed, ctx.max_memory)
+        reserve_biases(Rewriter(twin, by=step.name), sites)
+        skipped += left
+        notes.append(f"{len(sites)} operators behind them are fitted to {len(ctx.data or ())} samples")
+    if work is not None:
+        notes.append(_saved(work, step.ratio, {g.id: g.after for g in plans}))
+    return with_totals(PrunePlan(tuple(skipped), tuple(notes), plans), module, twin)
 
 
-def _trial(module: Module, kept: Mapping[int, Index], by: str) -> Module:
-    """The pruned module, on a copy whose sliced weights are not made before they are read."""
+def _trial(module: Module, kept: Mapping[int, Index], by: str) -> tuple[Module, list[Value]]:
+    """The pruned module, on a copy whose sliced weights are not made before they are read; and what was sliced."""
     twin = module.clone()
-    if kept:
-        remove_units(Rewriter(twin, by=by), analyse(twin), kept)
-    return twin
+    return twin, remove_units(Rewriter(twin, by=by), analyse(twin), kept) if kept else []
 
 
 def _size(groups: Sequence[Group], c: int) -> int:
@@ -74,5 +85,9 @@ def _stuck(g: Group, refusal: CannotResize) -> Skipped:
     return Skipped(g.place, SkipCode.PINNED_AXIS, f"{op.kind} {op.loc}: {refusal.why}")
 
 
-def _notes(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> tuple[str, ...]:
-    return (f"{len(plans)} of {len(groups)} prunable groups lose units",)
+def _saved(work: Work, ratio: float, counts: Mapping[int, int]) -> str:
+    """What an allocation by MACs came to."""
+    before, after = work.total({}), work.total(counts)
+    saved = 1 - after / before if before else 0.0
+    told = f"{saved:.1%} of the model's MACs are removed ({before} to {after}), {ratio:.1%} were asked for"
+    return told if saved >= ratio else f"{told}: the groups that can lose units hold no more"

@@ -13,13 +13,15 @@ from ...ir.axes import analyse
 from ...ir.core import Module
 from ...ir.errors import Code
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Pass, SkipCode, Skipped, option
+from ..base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
 from .by_ratio import plan_by_ratio
-from .criteria import CRITERIA
 from .groups import find_groups
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
+from .reconstruct import reconstruct, results_kept
+from .saliency import DATA_CRITERIA
+from .scoring import CHOICES, chosen
 from .surgery import remove_units
 
 STRONGEST = 0.95  # the ratio at strength 1
@@ -36,13 +38,25 @@ class Prune(Pass):
         None, unit="ratio", doc="fraction of units removed in every prunable group; left out: only redundant ones",
         low=0.0, high=1.0, positional=True,
     )  # fmt: skip
-    allocation: Literal["uniform", "global"] = option(
-        "uniform", unit="name", doc="the same fraction of every group, or the least important units anywhere",
+    allocation: Literal["uniform", "global", "flops"] = option(
+        "uniform", unit="name",
+        doc="the same fraction of every group, of all units together, or of the model's MACs",
         choices=tuple(ALLOCATIONS),
     )  # fmt: skip
-    criterion: Literal["l2", "l1", "fpgm", "random"] = option(
-        "l2", unit="name", doc="what a unit is worth: norm over all its slices, distance from the median, chance",
-        choices=tuple(CRITERIA),
+    criterion: Literal["auto", "l2", "l1", "fpgm", "random", "obs", "activation", "redundancy"] = option(
+        "auto", unit="name",
+        doc="what a unit is worth, by its weights (l2, l1, fpgm, random) or by what its consumers make of it on data "
+        "(obs, activation, redundancy); auto: obs with data, else l2",
+        choices=CHOICES,
+    )  # fmt: skip
+    reconstruct: Literal["auto", "none", "lstsq"] = option(
+        "auto", unit="name",
+        doc="fit what is left to the whole model, layer by layer; auto: lstsq with data, else none",
+        choices=("auto", "none", "lstsq"),
+    )  # fmt: skip
+    penalty: float = option(
+        0.01, unit="number", doc="ridge of the fit toward the cut weights, in mean variances of the inputs",
+        low=1e-8, high=1e6,
     )  # fmt: skip
     multiple: int = option(
         16,
@@ -51,6 +65,18 @@ class Prune(Pass):
         low=1,
         high=256,
     )
+
+    def wants(self) -> frozenset[Need]:
+        told = self.criterion in DATA_CRITERIA or self.reconstruct == "lstsq"
+        return frozenset({Need.DATA}) if told else frozenset()
+
+    @property
+    def learns(self) -> bool:
+        return self.reconstruct != "none" or chosen(self.criterion, data=True) in DATA_CRITERIA
+
+    def fits(self, ctx: Context) -> bool:
+        """Whether weights are fitted to data after the cut."""
+        return self.reconstruct == "lstsq" or (self.reconstruct == "auto" and ctx.data is not None)
 
     def at(self, strength: float) -> Self:
         """The ratio grows with the strength; an explicit one stays."""
@@ -91,11 +117,13 @@ class Prune(Pass):
         kept = {g.id: np.setdiff1d(np.arange(g.before), parse_ranges(g.removed)) for g in plan.groups}
         assert all(sizes.get(g.id) == g.before for g in plan.groups), "the plan belongs to another module"
         before = {g.id: _bytes(rw.module, g) for g in plan.groups}
-        remove_units(rw, axes, kept)
-        return [
+        dense, cut = rw.module.clone(), results_kept(axes, kept)
+        changed = remove_units(rw, axes, kept)
+        done = [
             Done(g.site, f"{g.before} units", f"{g.after} units", before[g.id] - _bytes(rw.module, g))
             for g in plan.groups
         ]
+        return [*done, *(reconstruct(rw, dense, changed, cut, self.penalty, ctx) if self.fits(ctx) else ())]
 
 
 def _bytes(module: Module, g: GroupPlan) -> int:

@@ -1,0 +1,144 @@
+"""Options of structured pruning: allocation by MACs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.nets import NETS, Layers
+from kit.permute import relative, run
+from kit.real import real_models
+
+from mlc.backends.onnx import to_proto
+from mlc.frontends.onnx import load
+from mlc.ir import dims
+from mlc.ir.axes import analyse
+from mlc.ir.core import Module
+from mlc.ir.cost import module_cost
+from mlc.ir.dtypes import DType
+from mlc.ir.errors import Code, MlcError
+from mlc.passes.base import Context
+from mlc.passes.prune.groups import find_groups
+from mlc.passes.prune.plans import PrunePlan
+from mlc.passes.prune.structured import Prune
+from mlc.passes.prune.work import Work, batch_of_one
+
+FEW = settings(max_examples=8, deadline=None)
+
+
+def macs(module: Module) -> int:
+    found = dims.evaluate(module_cost(module).macs, batch_of_one(module, {}))
+    assert found is not None
+    return found
+
+
+def plan_of(module: Module) -> PrunePlan:
+    plan = module.history[-1].plan
+    assert isinstance(plan, PrunePlan)
+    return plan
+
+
+# -- allocation=flops --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_work_is_what_the_pruned_module_costs(name):
+    """The model of the work agrees with the cost of the module that the surgery makes."""
+    module, _ = NETS[name]()
+    axes = analyse(module)
+    if any(op.kind in ("If", "Loop") for op in module.walk()):
+        return  # how often a Loop runs is not known, nor which branch is the dearer one for all widths
+    work = Work(module, axes, {})
+    assert work.total({}) == macs(module)
+    for ratio in (0.2, 0.6):
+        pruned = Prune(ratio=ratio, multiple=1)(module)
+        assert work.total({g.id: g.after for g in plan_of(pruned).groups}) == macs(pruned)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet20_conv", "mobilenet", "densenet", "lstm", "bert", "gqa_decoder"])
+@FEW
+@given(st.floats(0.0, 0.6))
+def test_the_fraction_of_the_macs_goes_and_little_more(name, ratio):
+    module, feeds = NETS[name]()
+    pruned = Prune(ratio=ratio, allocation="flops", multiple=1)(module)
+    plan = plan_of(pruned)
+    left = macs(pruned) / macs(module)
+    told = plan.notes[-1]
+    if "hold no more" in told:
+        groups, _ = find_groups(module, analyse(module), Context().scope)
+        assert all(g.after == 1 for g in plan.groups), groups
+    else:
+        assert left <= 1 - ratio + 1e-12
+        # One step less would not have been enough: no step saves more than the largest group's.
+        assert left > 1 - ratio - 0.25 or ratio == 0.0
+    assert f"{1 - left:.1%} of the model's MACs are removed" in told
+    assert [y.shape for y in run(pruned, feeds)] == [y.shape for y in run(module, feeds)]
+
+
+@FEW
+@given(st.floats(0.0, 0.9), st.floats(0.0, 0.9), st.sampled_from([1, 4, 16]))
+def test_more_macs_are_a_superset_of_units(one, two, multiple):
+    module, _ = NETS["mobilenet"]()
+    low, high = sorted((one, two))
+    sizes = [
+        {g.id: g.after for g in Prune(ratio=r, allocation="flops", multiple=multiple).plan(module, Context()).groups}
+        for r in (low, high)
+    ]
+    assert all(sizes[1].get(c, n) <= n and c in sizes[1] for c, n in sizes[0].items())
+
+
+def two_branches() -> Module:
+    """Two equal stacks, one on a sequence four times as long: its units cost four times as much."""
+    net = Layers()
+    total = None
+    for length in (4, 16):
+        x = net.input(f"x{length}", DType.F32, "N", length, 8)
+        y = net.dense(net.relu(net.dense(x, 8, 32)), 32, 4)
+        pooled = net.op("ReduceSum", [y, net.ints(1)], attrs={"keepdims": 0})
+        total = pooled if total is None else net.op("Add", [total, pooled])
+    return net.done(total)
+
+
+def test_units_that_cost_more_go_first():
+    module = two_branches()
+    uniform = Prune(ratio=0.4).plan(module, Context())
+    plan = Prune(ratio=0.4, allocation="flops").plan(module, Context())
+    assert len(uniform.groups) == 2
+    assert [(g.before, g.after) for g in plan.groups] == [(32, 16)]
+    assert "40.0% of the model's MACs are removed (7680 to 4608)" in plan.notes[-1]
+
+
+def test_one_batch_is_assumed_and_other_sizes_are_asked_for():
+    """The rows of a matrix and its columns: the work grows with T and with its square."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", "T", 6)
+    h = net.relu(net.dense(x, 6, 16))
+    scores = net.op("MatMul", [h, net.transpose(h, 0, 2, 1)])
+    module = net.done(net.op("MatMul", [scores, net.dense(h, 16, 2)]))
+    step = Prune(ratio=0.3, allocation="flops", multiple=1)
+    with pytest.raises(MlcError, match="no size is given for T") as caught:
+        step.plan(module, Context())
+    assert caught.value.diagnostics[0].code is Code.BAD_DIMS
+    plan = step.plan(module, Context(dims={"T": 5}))
+    assert "MACs are removed" in plan.notes[-1]
+
+
+def test_unknown_rounds_are_refused():
+    module, _ = NETS["loops"]()
+    with pytest.raises(MlcError, match="only known when the model runs"):
+        Prune(ratio=0.3, allocation="flops").plan(module, Context())
+
+
+@real_models("mobilenet_v2", "dnsmos", "opennsfw", "ppocrv4_rec")
+def test_macs_of_real_models_fall_as_asked(model):
+    module, feeds = load(model.path), model.feeds(0)
+    binding = {
+        d.name: n for v in module.graph.inputs for d, n in zip(v.type.shape, feeds[v.name].shape) if hasattr(d, "name")
+    }
+    pruned = Prune(ratio=0.4, allocation="flops")(module, Context(dims=binding))
+    before, after = (dims.evaluate(module_cost(m).macs, binding) for m in (module, pruned))
+    assert 0.5 < after / before <= 0.6
+    assert f"({before} to {after})" in plan_of(pruned).notes[-1]
+    found = run(load(to_proto(pruned)), feeds)
+    assert [y.shape for y in found] == [y.shape for y in run(module, feeds)]
+    assert relative(found, found) == 0.0
