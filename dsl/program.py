@@ -11,7 +11,7 @@ from ..ir import errors
 from ..ir.core import Module
 from ..ir.errors import Code
 from ..passes import registry
-from ..passes.base import EVERYWHERE, Need, Pass, Scope
+from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
 from .build import Limit, Step
 from .recipe import Recipe
@@ -59,7 +59,7 @@ class Program:
     @property
     def learns(self) -> bool:
         """Whether a step takes something from the data: then the samples that judge must be others."""
-        return self.free or any(Need.DATA in step.needs for step, _ in self.steps)
+        return self.free or any(step.learns for step, _ in self.steps)
 
     def planned(self) -> tuple[PlannedStep, ...]:
         return tuple(PlannedStep(action, partial(_scope, step)) for action, step in self.steps)

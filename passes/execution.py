@@ -56,13 +56,13 @@ def _nothing_to_do(step: Pass, plan: Plan, ctx: Context) -> MlcError:
 
 def check_needs(step: Pass, ctx: Context) -> None:
     """Refuse before any work when something the pass needs is missing."""
-    if Need.DATA in step.needs and ctx.data is None:
+    if Need.DATA in step.wants() and ctx.data is None:
         raise errors.error(
             Code.NO_DATA, f"'{step.name}' needs calibration data", help="give --data samples.npz (keys = input names)"
         )
-    if Need.LABELS in step.needs and (ctx.data is None or not ctx.data.has_labels):
+    if Need.LABELS in step.wants() and (ctx.data is None or not ctx.data.has_labels):
         raise errors.error(Code.NO_DATA, f"'{step.name}' needs labels", help="give --data and --labels KEY")
-    if Need.TORCH in step.needs:
+    if Need.TORCH in step.wants():
         require_extra("torch", step.name)
 
 

@@ -10,10 +10,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..ir import errors
 from ..ir.core import Module, Value
 from ..ir.dims import Sym, evaluate
+from ..ir.errors import Code
 from ..ir.text import print_module
 from ..ir.types import TensorType
+from .base import Context
 from .ports import Accumulator, Array, Data, Executable, Progress, Request, Runner
 
 _DEFAULT_BUDGET = 512 << 20
@@ -67,6 +70,14 @@ class StreamingStatistics:
             used += size
         if group:
             yield group
+
+
+def sources(ctx: Context) -> tuple[Data, Runner]:
+    """What a pass that learns works with. Errors: NO_DATA if there are no samples, or nothing that runs models."""
+    if ctx.data is None or ctx.runner is None:
+        what = "calibration data" if ctx.data is None else "a runner besides the data"
+        raise errors.error(Code.NO_DATA, f"this needs {what}", help="compile with data=..., or set both in the Context")
+    return ctx.data, ctx.runner
 
 
 def stream(

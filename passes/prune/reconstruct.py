@@ -31,7 +31,7 @@ from ..base import Context, Done, SkipCode, Skipped
 from ..bias import add_bias
 from ..linear import Linear, linear_of
 from ..regression import CrossMoments, Fit
-from ..statistics import batch_size, stream
+from ..statistics import batch_size, sources, stream
 
 Array = np.ndarray[Any, Any]
 
@@ -116,6 +116,14 @@ def _not_fitted(op: Op, code: SkipCode, why: str, what_to_do: str = "") -> Skipp
     return Skipped(op.name or op.kind, code, f"cut, not fitted: {why}", what_to_do)
 
 
+def reserve_biases(rw: Rewriter, sites: Sequence[FitSite]) -> None:
+    """Give every site the bias that a fit will fill: what a plan counts has its final sizes."""
+    for site in sites:
+        constant = site.linear.weight.constant
+        assert constant is not None
+        add_bias(rw, site.linear.op, np.zeros(constant.shape[site.linear.output_axis]), constant.dtype)
+
+
 def results_kept(axes: Axes, kept: Mapping[int, Index]) -> dict[str, tuple[int, Index]]:
     """For every linear operator whose own outputs are cut: (axis, positions that stay) of its result, by name."""
     found = {}
@@ -173,18 +181,17 @@ def _fit(
     penalty: float,
     ctx: Context,
 ) -> list[tuple[Fit, CrossMoments]]:
-    assert ctx.data is not None
-    assert ctx.runner is not None
+    samples, runner = sources(ctx)
     moments = [CrossMoments() for _ in sites]
     targets = [s.linear.op.result.name for s in sites]
     runs = [
-        ctx.runner.prepare(pruned, tuple(dict.fromkeys(s.linear.data.name for s in sites))),
-        ctx.runner.prepare(dense, tuple(dict.fromkeys(targets))),
+        runner.prepare(pruned, tuple(dict.fromkeys(s.linear.data.name for s in sites))),
+        runner.prepare(dense, tuple(dict.fromkeys(targets))),
     ]
     rng = ctx.rng("reconstruct", *targets)
     batch = min(batch_size(pruned), batch_size(dense))
-    share = [max(ROWS_PER_COLUMN * s.linear.shape[2], FEWEST_ROWS) / len(ctx.data) for s in sites]
-    for got, wanted in stream(ctx.data, batch, runs, ctx.progress):
+    share = [max(ROWS_PER_COLUMN * s.linear.shape[2], FEWEST_ROWS) / len(samples) for s in sites]
+    for got, wanted in stream(samples, batch, runs, ctx.progress):
         for site, target, collected, rows in zip(sites, targets, moments, share):
             data, result = got[site.linear.data.name], wanted[target]
             if target in cut:

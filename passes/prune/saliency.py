@@ -24,7 +24,7 @@ from ...ir.core import Module
 from ..base import Context
 from ..linear import Linear, linear_of
 from ..regression import CrossMoments
-from ..statistics import batch_size, stream
+from ..statistics import batch_size, sources, stream
 from .criteria import Scores, normalised
 from .elimination import Problem, elimination_scores
 from .flow import unit_positions
@@ -97,17 +97,16 @@ def _runs(groups: Sequence[Group], watched: Mapping[int, list[Consumer]], memory
 
 
 def _moments(consumers: Sequence[Consumer], module: Module, ctx: Context) -> dict[str, CrossMoments]:
-    assert ctx.data is not None
-    assert ctx.runner is not None
+    samples, runner = sources(ctx)
     linears = {c.linear.op.name: c.linear for c in consumers}
     found = {name: CrossMoments() for name in linears}
-    run = ctx.runner.prepare(module, tuple(dict.fromkeys(x.data.name for x in linears.values())))
+    run = runner.prepare(module, tuple(dict.fromkeys(x.data.name for x in linears.values())))
     rng = ctx.rng("saliency", *linears)
     batch = batch_size(module)
-    for (values,) in stream(ctx.data, batch, [run], ctx.progress):
+    for (values,) in stream(samples, batch, [run], ctx.progress):
         for name, linear in linears.items():
             data = values[linear.data.name]
-            rows = max(ROWS_PER_COLUMN * linear.shape[2], FEWEST_ROWS) / len(ctx.data) * batch
+            rows = max(ROWS_PER_COLUMN * linear.shape[2], FEWEST_ROWS) / len(samples) * batch
             x = linear.rows(data, pick(rng, linear.count(data), rows))
             found[name].update(x, np.zeros((*x.shape[:2], 0), np.float32))
     return found
