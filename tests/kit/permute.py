@@ -12,11 +12,16 @@ from onnx import ModelProto, numpy_helper
 from mlc.backends.ort import Session
 from mlc.frontends.onnx import load
 from mlc.ir.axes import Axes, analyse
+from mlc.ir.constants import Constant
 from mlc.ir.core import Module
 from mlc.ir.errors import MlcError
 from mlc.ir.evaluate import evaluate
 
 Array = np.ndarray[Any, Any]
+
+TOLERANCE = 1e-4  # of a float32 model, relative to an output's largest element
+JITTER = 1e-6  # relative: a few roundings of float32
+AMPLIFIED = 3.0  # how far beyond the noise of one jitter another rounding may fall
 
 
 def run(module: Module, feeds: Mapping[str, Array]) -> list[Array]:
@@ -34,6 +39,39 @@ def relative(a: Sequence[Array], b: Sequence[Array]) -> float:
         gap = np.abs(x.astype(wide) - y.astype(wide)).max(initial=0)
         worst = max(worst, float(gap / (np.abs(x.astype(wide)).max(initial=0) + 1e-30)) if gap else 0.0)
     return worst
+
+
+def jittered(module: Module, seed: int, scale: float = JITTER) -> Module:
+    """A copy whose float constants are off by a relative `scale` (normal): as wrong as another order of sums is.
+
+    Whole numbers stay: they are sizes, masks and steps, and exact in any order.
+    """
+    rng = np.random.default_rng(seed)
+    twin = module.clone()
+    for value in twin.constants.values():
+        assert value.constant is not None
+        array = value.constant.array()
+        if array.dtype in (np.float16, np.float32, np.float64):
+            noise = np.where(array == np.round(array), 0, scale * rng.standard_normal(array.shape))
+            value.constant = Constant.of((array * (1 + noise)).astype(array.dtype))
+    return twin
+
+
+def noise_floor(module: Module, feeds: Mapping[str, Array], before: Sequence[Array], draws: int = 3) -> float:
+    """How much the outputs move when weights move by their rounding: what no reordering can be held below."""
+    return max(relative(before, run(jittered(module, seed), feeds)) for seed in range(draws))
+
+
+def permutation_error(module: Module, axes: Axes, feeds: Mapping[str, Array], seed: int = 0) -> tuple[float, float]:
+    """What permuting every free class at once changes, and the bar for it; noise is only measured where it must be."""
+    before = run(module, feeds)
+    error = relative(before, run(axes.permuted(permutations(axes, seed)), feeds))
+    return error, bar(noise_floor(module, feeds, before) if error >= TOLERANCE else 0.0)
+
+
+def bar(floor: float) -> float:
+    """What a permutation may change: the tolerance, or where the model amplifies rounding, a multiple of its noise."""
+    return max(TOLERANCE, AMPLIFIED * floor)
 
 
 def permutations(axes: Axes, seed: int) -> dict[int, Array]:
