@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from ..ir.errors import Code, Diagnostic
+from ..ir.patterns import glob_regex, nearest, normal
 from . import syntax as ast
 from .print import selector as selector_text
-from .selectors import SEPARATORS, Predicate, Site, glob_regex, leaves, match_names, normal, predicate
+from .selectors import Predicate, Site, leaves, match_names, predicate
 from .values import near
-
-_SHORTLIST = 60  # names compared in full, after a cheap ranking of all
 
 
 def no_match(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:
@@ -45,7 +43,7 @@ def _nothing(part: ast.Selector, sites: Sequence[Site]) -> Diagnostic:
             note = f'names contain it: write "**{part.name}**" to match names'
     elif isinstance(part, ast.Glob | ast.Regex):
         names = sorted({name for site in sites for name in site.names if name})
-        help_text = _some("the nearest names are", _nearest(part.pattern, names))
+        help_text = _some("the nearest names are", nearest(part.pattern, names))
         note = _loosened(part, sites)
     elif isinstance(part, ast.Test):
         values = [site.properties[part.subject] for site in sites if part.subject in site.properties]
@@ -58,21 +56,6 @@ def _nothing(part: ast.Selector, sites: Sequence[Site]) -> Diagnostic:
         help=help_text,
         note=note,
     )
-
-
-def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    """Three names closest to a pattern, comparing as many of their segments as the pattern has."""
-    parts = [p for p in SEPARATORS.split(pattern) if p]
-    wanted = ".".join(parts).lower()
-
-    def closeness(name: str, *, full: bool) -> float:
-        own = normal(name).lower().split(".")
-        pieces = (".".join(own[i : i + len(parts)]) for i in range(max(1, len(own) - len(parts) + 1)))
-        matchers = (difflib.SequenceMatcher(None, wanted, piece) for piece in pieces)
-        return max(m.ratio() if full else m.quick_ratio() for m in matchers)
-
-    shortlist = sorted(names, key=lambda name: (-closeness(name, full=False), name))[:_SHORTLIST]
-    return sorted(shortlist, key=lambda name: (-closeness(name, full=True), name))[:3]
 
 
 def _loosened(part: ast.Glob | ast.Regex, sites: Sequence[Site]) -> str:

@@ -1,8 +1,6 @@
 """Selectors: which operators and tensors a step may touch.
 
-A pattern is matched against the segments of a name: `/` and `.` both separate segments, `*` stays within one,
-`**` crosses them, and a pattern that matches the first segments of a name selects everything below it. So
-`"layers.1"` selects `layers.1` and `layers.1.weight`, never `layers.10`.
+Patterns are matched against the segments of names (ir/patterns.py).
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ..ir.errors import Code, Diagnostic
+from ..ir.patterns import glob_regex, normal
 from . import syntax as ast
 from .quantity import Quantity, base_value, kind_of
 from .values import near
@@ -60,7 +59,6 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-SEPARATORS = re.compile(r"[./]+")
 
 
 def predicate(selector: ast.Selector) -> Predicate:
@@ -95,27 +93,6 @@ def check_selector(selector: ast.Selector) -> list[Diagnostic]:
 
 def match_names(match: Callable[[str], object], prepare: Callable[[str], str]) -> Predicate:
     return lambda site: any(match(prepare(name)) for name in site.names)
-
-
-def normal(name: str) -> str:
-    """A name with `.` between segments, empty segments dropped."""
-    return ".".join(filter(None, SEPARATORS.split(name)))
-
-
-def glob_regex(pattern: str, *, flags: int = 0) -> re.Pattern[str]:
-    parts = [part for part in SEPARATORS.split(pattern) if part]
-    text = ""
-    for place, part in enumerate(parts):
-        last = place == len(parts) - 1
-        if part == "**":
-            text += ".*" if last else r"(?:[^.]+\.)*"
-        else:
-            text += "".join(_GLOB.get(bit, re.escape(bit)) for bit in re.split(r"(\*\*|\*)", part))
-            text += "" if last else r"\."
-    return re.compile(text + r"(?:\..*)?\Z", flags | re.DOTALL)
-
-
-_GLOB = {"**": ".*", "*": "[^.]*"}
 
 
 def _test(node: ast.Test) -> Predicate:

@@ -8,12 +8,14 @@ from functools import cached_property
 
 from ..ir.core import Module, Op
 from ..ir.cost import cost_of
+from ..ir.patterns import names_of_op
 from ..ir.types import TensorType
 
 
 @dataclass(frozen=True)
 class OpSite:
-    """One operator. Its names are its own, that of the node it comes from, and those of its constants."""
+    """One operator. Its names are its own, that of the node it comes from, and those of its constants; what a scope
+    knows the operator by comes first."""
 
     op: Op
 
@@ -23,9 +25,7 @@ class OpSite:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        constants = [v.name for v in self.op.operands if v is not None and v.constant is not None]
-        own = self.op.name or self.op.loc.origin  # what a scope knows the operator by comes first
-        return tuple(dict.fromkeys((own, *filter(None, (self.op.loc.origin, *constants)))))
+        return names_of_op(self.op)
 
     @cached_property
     def properties(self) -> dict[str, float | str]:

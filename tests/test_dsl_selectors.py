@@ -17,10 +17,11 @@ from mlc.dsl.build import Step
 from mlc.dsl.parser import parse
 from mlc.dsl.recipe import Recipe
 from mlc.dsl.scopes import resolve, select
-from mlc.dsl.selectors import check_selector, glob_regex, normal, predicate
+from mlc.dsl.selectors import check_selector, predicate
 from mlc.dsl.sites import OpSite
 from mlc.ir.core import Loc, Op
 from mlc.ir.errors import Code, MlcError
+from mlc.ir.patterns import glob_regex, normal
 
 
 @dataclass(frozen=True)
