@@ -165,16 +165,26 @@ def passes(name: Annotated[str | None, typer.Argument(help="one pass", show_defa
 def inspect(
     model: Model,
     text: Annotated[bool, typer.Option("--text", help="print the IR")] = False,
+    axes: Annotated[bool, typer.Option("--axes", help="show which axes move together, and why others do not")] = False,
+    all: Annotated[bool, typer.Option("--all", help="with --axes: every site, every pinned class")] = False,
     dims: Dims = None,
     json: Json = False,
 ) -> None:
     """Show a model: inputs, outputs, operators, parameters, cost."""
     from . import compiler
 
+    _exclusive({"--text": text, "--axes": axes, "--dims": bool(dims)})
+    _exclusive({"--text": text, "--json": json})
+    _exclusive({"--all": all, "--json": json})
+    if all and not axes:
+        raise errors.error(Code.USAGE, "--all shows more of --axes", where="--all", help="write --axes --all")
     if text:
         from .ir.text import print_module
 
         typer.echo(print_module(compiler.load(model)))
+        return
+    if axes:
+        _inspect_axes(model, all, json)
         return
     facts = compiler.inspect(model, dims=_dims(dims))
     if json:
@@ -184,6 +194,28 @@ def inspect(
         from .backends.report import terminal
 
         view.show(facts, terminal())
+
+
+def _inspect_axes(model: Path, all_sites: bool, json: bool) -> None:
+    from . import compiler
+    from .ir.axes import analyse
+    from .ir.axis_table import axis_table
+
+    table = axis_table(analyse(compiler.load(model)))
+    if json:
+        typer.echo(_json({"format": 1, **table}))
+    else:
+        from .backends import inspect_axes as view
+        from .backends.report import terminal
+
+        view.show(table, terminal(), all_sites=all_sites)
+
+
+def _exclusive(options: dict[str, bool]) -> None:
+    """Options that mean different things to show. Errors: USAGE."""
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise errors.error(Code.USAGE, f"{' and '.join(given)} do not go together", help=f"leave out {given[-1]}")
 
 
 @app.command()
