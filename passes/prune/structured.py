@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -17,6 +17,7 @@ from ..base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, 
 from .allocate import ALLOCATIONS
 from .by_ratio import plan_by_ratio
 from .groups import find_groups
+from .overrides import Override, parse, to_text
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
 from .reconstruct import reconstruct, results_kept
@@ -49,10 +50,10 @@ class Prune(Pass):
         "(obs, activation, redundancy); auto: obs with data, else l2",
         choices=CHOICES,
     )  # fmt: skip
-    reconstruct: Literal["auto", "none", "lstsq"] = option(
+    reconstruct: Literal["auto", "off", "lstsq"] = option(
         "auto", unit="name",
-        doc="fit what is left to the whole model, layer by layer; auto: lstsq with data, else none",
-        choices=("auto", "none", "lstsq"),
+        doc="fit what is left to the whole model, layer by layer; auto: lstsq with data, else off",
+        choices=("auto", "off", "lstsq"),
     )  # fmt: skip
     penalty: float = option(
         0.01, unit="number", doc="ridge of the fit toward the cut weights, in mean variances of the inputs",
@@ -66,13 +67,27 @@ class Prune(Pass):
         high=256,
     )
 
+    overrides: str | Mapping[str, float] = option(
+        "", unit="str", doc="ratios of their own for what patterns name, later ones first: 'layer4/**: 20%, head: 0%'",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if isinstance(self.overrides, Mapping):
+            object.__setattr__(self, "overrides", to_text(self.overrides, f"{self.name}.overrides"))
+        super().__post_init__()
+        self.entries()
+
+    def entries(self) -> tuple[Override, ...]:
+        """What `overrides` says."""
+        return parse(str(self.overrides), f"{self.name}.overrides")
+
     def wants(self) -> frozenset[Need]:
         told = self.criterion in DATA_CRITERIA or self.reconstruct == "lstsq"
         return frozenset({Need.DATA}) if told else frozenset()
 
     @property
     def learns(self) -> bool:
-        return self.reconstruct != "none" or chosen(self.criterion, data=True) in DATA_CRITERIA
+        return self.reconstruct != "off" or chosen(self.criterion, data=True) in DATA_CRITERIA
 
     def fits(self, ctx: Context) -> bool:
         """Whether weights are fitted to data after the cut."""
@@ -93,8 +108,16 @@ class Prune(Pass):
                 or "select every producer of a group: layers that are added together lose units together",
             )
         if self.ratio is None:
+            self._refuse_overrides()
             return self._plan_exact(module, skipped, ctx)
         return plan_by_ratio(self, module, axes, groups, skipped, ctx)
+
+    def _refuse_overrides(self) -> None:
+        if self.overrides:
+            raise errors.error(
+                Code.CANNOT_HONOUR, f"'{self.name}.overrides' differ from a ratio, and none is given",
+                help="give a ratio as well, prune(30%, overrides=...); 0% prunes only what is named",
+            )  # fmt: skip
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
         from .lossless import find_rounds
