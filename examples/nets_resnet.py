@@ -63,10 +63,18 @@ class ResNet(nn.Module):
 
 
 def resnet(depth: int, *, seed: int = 0) -> nn.Module:
-    """With random weights: He's initialization, drawn from `seed`."""
+    """With random weights: He's initialization, drawn from `seed`.
+
+    Batch norms are random, too: exporters merge equal tensors, and a tensor that several layers share ties them.
+    """
     torch.manual_seed(seed)
     net = ResNet(depth)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
     return net.eval()

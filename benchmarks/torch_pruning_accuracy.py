@@ -1,0 +1,112 @@
+"""Torch-Pruning and mlc side by side: accuracy after the same fine-tuning.
+
+Networks trained on Fashion-MNIST lose half of all units to either side, by its default criterion, and are trained for
+one more epoch by the same code; mlc's file goes back into the torch network by names. Several seeds of everything.
+
+python benchmarks/torch_pruning_accuracy.py [NET ...] [--seeds 0 1 2] [--write docs/passes/prune.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import fashion_mnist
+import markdown
+import numpy as np
+import torch_pruning_peer
+import torch_weights
+from torch import nn
+
+import mlc
+
+RATIO = 0.5
+EPOCHS, RATE = 1, 2e-3
+COLUMNS = ("network", "side", "weights", "pruned", "fine-tuned", "by seed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Accuracies in percent on the test images, and the number of weights."""
+
+    weights: int
+    pruned: float
+    tuned: float
+
+
+def contestants(net: nn.Module, shape: tuple[int, ...]) -> dict[str, nn.Module]:
+    """The same network, half of its units removed by each side."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = fashion_mnist.export(net, Path(folder) / "net.onnx")
+        own = torch_weights.restored(net, mlc.passes.Prune(ratio=RATIO, multiple=1)(mlc.load(source)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        peer = torch_pruning_peer.pruned(copy.deepcopy(net), RATIO, 1, shape)
+    return {"Torch-Pruning": peer, "mlc": own}
+
+
+def outcomes(name: str, seed: int) -> tuple[float, Mapping[str, Run]]:
+    """Accuracy of the dense network, and what each side makes of it."""
+    train, test = fashion_mnist.load()
+    net, found = fashion_mnist.train(name, seed), {}
+    for side, small in contestants(net, train.images.shape[1:]).items():
+        weights = sum(p.numel() for p in small.parameters())
+        pruned = fashion_mnist.accuracy(small.eval(), test)
+        tuned = fashion_mnist.accuracy(fashion_mnist.fit(small, train, EPOCHS, RATE, seed), test)
+        found[side] = Run(weights, pruned, tuned)
+        print(name, seed, side, found[side], file=sys.stderr, flush=True)
+    return fashion_mnist.accuracy(net, test), found
+
+
+def table(name: str, seeds: Sequence[int]) -> list[str]:
+    """A line for the dense network, one for each side, and one for the difference of the two."""
+    dense, runs = zip(*(outcomes(name, seed) for seed in seeds))
+    lines = [
+        markdown.row(
+            [
+                name,
+                "dense",
+                sum(p.numel() for p in fashion_mnist.NETS[name].make().parameters()),
+                "",
+                spread(dense),
+                listed(dense),
+            ]
+        )
+    ]
+    tuned = {side: [run[side].tuned for run in runs] for side in runs[0]}
+    for side, values in tuned.items():
+        pruned = spread([run[side].pruned for run in runs])
+        lines.append(markdown.row([name, side, runs[0][side].weights, pruned, spread(values), listed(values)]))
+    more = np.subtract(tuned["mlc"], tuned["Torch-Pruning"])
+    return [*lines, markdown.row([name, "difference", "", "", spread(more), listed(more)])]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample deviation."""
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
+def listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", default=["cnn", "resnet8"], metavar="NET")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--write", type=Path, help="a page with the markers <!-- peer-accuracy --> ... <!-- end -->")
+    chosen = parser.parse_args()
+    lines = [markdown.head(*COLUMNS), *(line for name in chosen.nets for line in table(name, chosen.seeds))]
+    print("\n".join(lines))
+    if chosen.write is not None:
+        markdown.write(chosen.write, "peer-accuracy", lines)
+
+
+if __name__ == "__main__":
+    main()
