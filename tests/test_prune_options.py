@@ -1,4 +1,4 @@
-"""Options of structured pruning: allocation by MACs."""
+"""Options of structured pruning: allocation by MACs, ratios of their own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from kit.permute import relative, run
 from kit.real import real_models
 
 from mlc.backends.onnx import to_proto
+from mlc.dsl.program import Program
+from mlc.dsl.recipe import Recipe
 from mlc.frontends.onnx import load
 from mlc.ir import dims
 from mlc.ir.axes import analyse
-from mlc.ir.core import Module
+from mlc.ir.core import Module, Value
 from mlc.ir.cost import module_cost
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
@@ -142,3 +144,101 @@ def test_macs_of_real_models_fall_as_asked(model):
     found = run(load(to_proto(pruned)), feeds)
     assert [y.shape for y in found] == [y.shape for y in run(module, feeds)]
     assert relative(found, found) == 0.0
+
+
+# -- overrides ---------------------------------------------------------------------------------------------------
+
+
+def widths(plan: PrunePlan) -> dict[str, tuple[int, int]]:
+    return {g.site: (g.before, g.after) for g in plan.groups}
+
+
+def stack() -> Module:
+    """Four layers, named: the second and third are added together."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 6)
+
+    def layer(name: str, v: Value, inputs: int, outputs: int) -> Value:
+        w = net.const(net.draw(inputs, outputs), f"{name}.weight")
+        made = net.node("MatMul", [v, w], None)
+        made.name = f"{name}/MatMul"
+        return made.result
+
+    a = net.relu(layer("layer1", x, 6, 32))
+    b = net.relu(net.op("Add", [layer("layer2.0", a, 32, 64), layer("layer2.1", a, 32, 64)]))
+    c = net.relu(layer("layer10", b, 64, 32))
+    return net.done(layer("head", c, 32, 5))
+
+
+ALL_HALF = {"layer1/MatMul": (32, 16), "layer2.0/MatMul, layer2.1/MatMul": (64, 32), "layer10/MatMul": (32, 16)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        ("", {}),
+        ("layer2: 25%", {"layer2.0/MatMul, layer2.1/MatMul": (64, 48)}),
+        ({"layer2/*": 0.25, "layer10": 0}, {"layer2.0/MatMul, layer2.1/MatMul": (64, 48), "layer10/MatMul": None}),
+        ("layer1: 0.75, head: 0%", {"layer1/MatMul": (32, 16)}),
+        ("**: 0%, layer1.weight: 50%", {"layer2.0/MatMul, layer2.1/MatMul": None, "layer10/MatMul": None}),
+        # a quarter of 32 rounds to nothing
+        ("layer1: 50%, **: 25%", {k: (64, 48) if n == 64 else None for k, (n, _) in ALL_HALF.items()}),
+    ],
+    ids=["none", "prefix", "mapping", "nothing", "constant", "later"],
+)
+@pytest.mark.parametrize("allocation", ["uniform", "global", "flops"])
+def test_named_groups_have_a_ratio_of_their_own(overrides, changed, allocation):
+    found = widths(Prune(ratio=0.5, overrides=overrides, allocation=allocation).plan(stack(), Context()))
+    wanted = {k: v for k, v in (ALL_HALF | changed).items() if v is not None}
+    named = changed if allocation != "uniform" else wanted  # the others divide what is left between them
+    assert {k: found.get(k) for k in named} == {k: wanted.get(k) for k in named}
+
+
+def test_what_gives_way_is_told():
+    plan = Prune(ratio=0.5, overrides="layer1: 50%, **: 25%, layer2.0: 0%, head: 0%").plan(stack(), Context())
+    told = "\n".join(plan.notes)
+    assert "'layer1: 50%' gives way to '**: 25%' for layer1/MatMul" in told
+    assert "'layer2.0: 0%' names only some of what makes layer2.0/MatMul, layer2.1/MatMul" in told
+    assert "'head: 0%' names nothing that could lose units" in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message", "code"),
+    [
+        ("layer3: 50%", 'no operator matches the override "layer3"(.|\n)*nearest names are.*layer', Code.NO_MATCH),
+        ("layer1", "no 'pattern: ratio'", Code.WRONG_UNIT),
+        ("layer1: much", "no 'pattern: ratio'", Code.WRONG_UNIT),
+        ({"layer1": "much"}, "has the entry", Code.WRONG_UNIT),
+        ("layer1: 150%", "asks for 150%", Code.OUT_OF_RANGE),
+        ("/: 50%", "empty pattern", Code.BAD_SELECTOR),
+        ("layer2.0: 50%", "layers that are added together", Code.CANNOT_HONOUR),
+        ("head: 50%", "nothing that can lose units", Code.CANNOT_HONOUR),
+    ],
+)
+def test_overrides_that_cannot_be_honoured_are_refused(overrides, message, code):
+    with pytest.raises(MlcError, match=message) as caught:
+        Prune(ratio=0.3, overrides=overrides).plan(stack(), Context())
+    assert caught.value.diagnostics[0].code is code
+
+
+def test_overrides_need_a_ratio():
+    with pytest.raises(MlcError, match="none is given"):
+        Prune(overrides="layer1: 50%").plan(stack(), Context())
+
+
+def test_overrides_in_a_recipe():
+    recipe = Recipe.parse('prune(50%, overrides="layer2/**: 25%, layer10: 0%")')
+    (step,) = Program.of(recipe).steps
+    assert widths(step[0].plan(stack(), Context())) == {
+        "layer1/MatMul": (32, 16), "layer2.0/MatMul, layer2.1/MatMul": (64, 48),
+    }  # fmt: skip
+    assert str(Recipe.parse(str(recipe))) == str(recipe)
+
+
+@real_models("mobilenet_v2")
+def test_overrides_on_a_real_model(model):
+    module = load(model.path)
+    plain = Prune(ratio=0.5).plan(module, Context())
+    alone = [g.site for g in plain.groups if "," not in g.site]
+    spared = Prune(ratio=0.5, overrides=dict.fromkeys(alone[:3], 0)).plan(module, Context())
+    assert widths(spared) == {k: v for k, v in widths(plain).items() if k not in alone[:3]}

@@ -15,6 +15,7 @@ from ..base import Context, SkipCode, Skipped
 from .allocate import ALLOCATIONS, Demand
 from .criteria import Scores
 from .groups import Group
+from .overrides import resolve
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import ranges
 from .reconstruct import fit_sites, reserve_biases
@@ -33,8 +34,9 @@ def plan_by_ratio(
     assert step.ratio is not None
     scores, told = score(step.criterion, module, axes, groups, ctx)
     work = Work(module, axes, ctx.dims) if step.allocation == "flops" else None
+    own, overridden = _own_ratios(step, module, groups)
     while True:
-        demand = Demand(groups, scores, step.ratio, step.multiple, work=work)
+        demand = Demand(groups, scores, step.ratio, step.multiple, own, work)
         kept = ALLOCATIONS[step.allocation](demand)
         kept = {c: units for c, units in kept.items() if len(units) < _size(groups, c)}
         try:
@@ -45,9 +47,9 @@ def plan_by_ratio(
             skipped += [_stuck(g, refusal) for g in groups if g.id in refused]
             groups = [g for g in groups if g.id not in refused]
     plans = tuple(_group_plan(g, kept[g.id], scores[g.id]) for g in groups if g.id in kept)
-    if step.ratio > 0:
-        skipped += [_too_small(g) for g in groups if g.id not in kept and step.allocation == "uniform"]
-    notes = [f"{len(plans)} of {len(groups)} prunable groups lose units", *told]
+    asked = {g.id: own.get(g.id, step.ratio if step.allocation == "uniform" else 0) for g in groups}
+    skipped += [_too_small(g) for g in groups if g.id not in kept and asked[g.id] > 0]
+    notes = [f"{len(plans)} of {len(groups)} prunable groups lose units", *told, *overridden]
     if step.fits(ctx):
         sites, left = fit_sites(twin, changed, ctx.max_memory)
         reserve_biases(Rewriter(twin, by=step.name), sites)
@@ -56,6 +58,13 @@ def plan_by_ratio(
     if work is not None:
         notes.append(_saved(work, step.ratio, {g.id: g.after for g in plans}))
     return with_totals(PrunePlan(tuple(skipped), tuple(notes), plans), module, twin)
+
+
+def _own_ratios(step: Prune, module: Module, groups: Sequence[Group]) -> tuple[dict[int, float], list[str]]:
+    """The groups that `overrides` gives a ratio of their own, and notes."""
+    found = resolve(step.entries(), module, step.name)
+    ratios = {g.id: found.ratio(g.producers or g.holders, g.site) for g in groups}
+    return {c: r for c, r in ratios.items() if r is not None}, found.check(step.name)
 
 
 def _trial(module: Module, kept: Mapping[int, Index], by: str) -> tuple[Module, list[Value]]:
