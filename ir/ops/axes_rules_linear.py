@@ -9,6 +9,7 @@ from .. import axis_types as ax
 from ..axis_solver import Axis, Opaque, Solver
 from ..axis_types import ONE, AxisType
 from ..core import Op
+from ..dims import exact_div
 from .access import attr_int, attr_text
 
 INNER = "attention-inner"  # contracted between two computed tensors: the width of queries and keys
@@ -50,7 +51,22 @@ def matmul(op: Op, s: Solver) -> None:
     s.out(op, product(op, s, s.need(op, 0), s.need(op, 1)))
 
 
+def fused_matmul(op: Op, s: Solver) -> None:
+    """com.microsoft FusedMatMul, TransposeMatMul: factors transposed on request, their first axis moved inwards too."""
+    a, b = (_turned(op, s.need(op, slot), side) for slot, side in enumerate("AB"))
+    s.out(op, product(op, s, a, b))
+
+
+def _turned(op: Op, t: Axis, side: str) -> Axis:
+    if len(t) < 2:
+        return t
+    if attr_int(op, f"transBatch{side}"):
+        t = (*t[1:-1], t[0], t[-1])
+    return (*t[:-2], t[-1], t[-2]) if attr_int(op, f"trans{side}") else t
+
+
 def gemm(op: Op, s: Solver) -> None:
+    """A [m, k] times B [k, n], both transposed on request, plus C that broadcasts."""
     a, b, c = s.need(op, 0), s.need(op, 1), s.operand(op, 2)
     rows, inner = a[::-1] if attr_int(op, "transA") else a
     depth, columns = b[::-1] if attr_int(op, "transB") else b
@@ -58,28 +74,16 @@ def gemm(op: Op, s: Solver) -> None:
     s.out(op, broadcast(op, s, [(rows, columns), *([c] if c is not None else [])]))
 
 
-def matmul_integer(op: Op, s: Solver) -> None:
-    a, b = s.need(op, 0), s.need(op, 1)
-    zero_a, zero_b = s.operand(op, 2), s.operand(op, 3)
-    if zero_a and len(a) > 1:
-        broadcast(op, s, [a[-2:-1], zero_a[-2:-1] if len(zero_a) > 1 else zero_a])
-    if zero_b:
-        broadcast(op, s, [b[-1:], zero_b[-1:]])
-    s.out(op, product(op, s, a, b))
-
-
-def qlinear_matmul(op: Op, s: Solver) -> None:
-    """a, scale, zero, b, scale, zero, y scale, y zero: only scalars and rows per output column are ruled."""
-    a, b = s.need(op, 0), s.need(op, 3)
-    for slot in (4, 5):
-        parameter = s.operand(op, slot)
-        if parameter:
-            broadcast(op, s, [b[-1:], parameter[-1:]])
-    s.out(op, product(op, s, a, b, (0, 3)))
-
-
 def conv(op: Op, s: Solver) -> None:
     convolve(op, s, (0, 1), per_output=(2,))
+
+
+def fused_conv(op: Op, s: Solver) -> None:
+    """com.microsoft: Conv, a tensor that is added to it, an activation."""
+    convolve(op, s, (0, 1), per_output=(2,))
+    added = s.operand(op, 3)
+    if added is not None:
+        s.out(op, broadcast(op, s, [s.of(op.results[0]) or (), added]))
 
 
 def qlinear_conv(op: Op, s: Solver) -> None:
@@ -88,6 +92,27 @@ def qlinear_conv(op: Op, s: Solver) -> None:
 
 def conv_integer(op: Op, s: Solver) -> None:
     convolve(op, s, (0, 1), per_output=(3,))
+
+
+def deform_conv(op: Op, s: Solver) -> None:
+    """x, weight, offsets [N, groups * kernel * r, h, w], bias, mask [N, groups * kernel, h, w]."""
+    convolve(op, s, (0, 1), per_output=(3,))
+    x, groups = s.need(op, 0), attr_int(op, "offset_group", 1)
+    inner = ax.static(x[1])
+    if inner is None:
+        raise Opaque("symbolic-size")
+    g = s.regroup(op, [x[1]], [groups, inner // groups])[0]
+    for slot in (2, 4):
+        moved = s.operand(op, slot)
+        if moved is None:
+            continue
+        s.unify(op, x[0], moved[0])
+        taps = exact_div(ax.size(moved[1]), groups)
+        if taps is None:
+            raise Opaque("symbolic-size")
+        s.unify(op, moved[1], ax.prod((g, s.pinned(op, taps, "spatial"))))
+        for t in moved[2:]:
+            s.pin(op, t, "spatial")
 
 
 def convolve(op: Op, s: Solver, slots: tuple[int, int], *, per_output: Sequence[int]) -> None:
@@ -142,15 +167,8 @@ def _finish_conv(op: Op, s: Solver, x: Axis, outputs: AxisType, per_output: Sequ
 
 
 def einsum(op: Op, s: Solver) -> None:
-    """Every letter is one axis type."""
-    equation = attr_text(op, "equation").replace(" ", "")
-    if "." in equation:
-        raise Opaque("unknown-operator")
-    inputs, arrow, output = equation.partition("->")
-    terms = inputs.split(",")
-    if not arrow:
-        letters = sorted(set(inputs) - {","})
-        output = "".join(x for x in letters if inputs.count(x) == 1)
+    """Every letter is one axis type; the axes under `...` are aligned at the right."""
+    terms, output = _equation(op, [len(s.need(op, slot)) for slot in range(len(op.operands))])
     found: dict[str, AxisType] = {}
     for slot, term in enumerate(terms):
         for letter, t in zip(term, s.need(op, slot)):
@@ -162,3 +180,21 @@ def einsum(op: Op, s: Solver) -> None:
         for letter in set(found) - set(output):
             s.mark(op, found[letter], INNER)
     s.out(op, [ax.resolve(found[letter]) for letter in output])
+
+
+def _equation(op: Op, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """The letters of every operand and of the result; the axes of `...` are `.1`, `.2`, ... from the right."""
+    inputs, arrow, output = attr_text(op, "equation").replace(" ", "").partition("->")
+    texts = inputs.split(",")
+    hidden = [rank - len(text.replace("...", "")) for rank, text in zip(ranks, texts)]
+    if len(texts) != len(ranks) or any(n < 0 or (n and "..." not in text) for n, text in zip(hidden, texts)):
+        raise Opaque("malformed")
+    if not arrow:
+        letters = sorted(set(inputs) - {",", "."})
+        output = "..." * ("..." in inputs) + "".join(x for x in letters if inputs.count(x) == 1)
+    return [_letters(t, n) for t, n in zip(texts, hidden)], _letters(output, max(hidden, default=0))
+
+
+def _letters(term: str, hidden: int) -> list[str]:
+    before, dots, after = term.partition("...")
+    return [*before, *(f".{i}" for i in range(hidden, 0, -1) if dots), *after]

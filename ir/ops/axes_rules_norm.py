@@ -7,7 +7,7 @@ axis as count-sensitive: a permutation leaves the function alone, removing units
 from __future__ import annotations
 
 from .. import axis_types as ax
-from ..axis_solver import Axis, Opaque, Solver
+from ..axis_solver import Opaque, Solver
 from ..axis_types import ONE
 from ..core import Op
 from .access import attr_int, attr_ints, axes_in, axis_in, ints
@@ -24,7 +24,10 @@ def batch_norm(op: Op, s: Solver) -> None:
 
 
 def instance_norm(op: Op, s: Solver) -> None:
+    """Symmetric in space, over which the statistics run."""
     _per_channel(op, s, (1, 2))
+    for t in s.need(op, 0)[2:]:
+        s.mark(op, t, COUNT)
 
 
 def _per_channel(op: Op, s: Solver, slots: tuple[int, ...]) -> None:
@@ -52,21 +55,6 @@ def layer_norm(op: Op, s: Solver) -> None:
         s.out(op, [*x[:axis], *(ONE for _ in x[axis:])], index)
 
 
-def skip_layer_norm(op: Op, s: Solver) -> None:
-    """com.microsoft: input + skip (+ bias), normalized over the last axis; the fourth result is the sum."""
-    total = tuple(broadcast(op, s, [s.need(op, 0), s.need(op, 1)]))
-    for slot in range(2, len(op.operands)):
-        parameter = s.operand(op, slot)
-        if parameter:
-            broadcast(op, s, [total, parameter])
-    total = tuple(ax.resolve(t) for t in total)
-    s.mark(op, total[-1], COUNT)
-    s.out(op, total)
-    for index in (1, 2):
-        s.out(op, [*total[:-1], ONE], index)
-    s.out(op, total, 3)
-
-
 def group_norm(op: Op, s: Solver) -> None:
     x = s.need(op, 0)
     channels, groups = ax.static(x[1]), attr_int(op, "num_groups", 1)
@@ -77,7 +65,8 @@ def group_norm(op: Op, s: Solver) -> None:
     for slot in (1, 2):
         parameter = s.need(op, slot)
         s.unify(op, g if ax.size(parameter[0]) != channels else x[1], parameter[0])
-    s.mark(op, inner, COUNT)
+    for t in (inner, *x[2:]):
+        s.mark(op, t, COUNT)
     s.out(op, [ax.resolve(t) for t in x])
 
 
@@ -124,36 +113,9 @@ def _reduce(op: Op, s: Solver, *, count: bool) -> None:
     s.out(op, [ONE if i in axes else t for i, t in enumerate(x) if keep or i not in axes])
 
 
-def arg_reduce(op: Op, s: Solver) -> None:
-    """ArgMax, ArgMin: the index leaks."""
+def mean_variance_norm(op: Op, s: Solver) -> None:
+    """Symmetric in the normalized axes (batch and space unless `axes` says otherwise), equivariant in all."""
     x = s.need(op, 0)
-    axis = axis_in(op, attr_int(op, "axis"), len(x))
-    s.pin(op, x[axis], "index-leaks")
-    keep = attr_int(op, "keepdims", 1)
-    s.out(op, [ONE if i == axis else t for i, t in enumerate(x) if keep or i != axis])
-
-
-def top_k(op: Op, s: Solver) -> None:
-    x = s.need(op, 0)
-    numbers(op, s, 1)
-    axis = axis_in(op, attr_int(op, "axis", -1), len(x))
-    s.pin(op, x[axis], "index-leaks")
-    for index in range(len(op.results)):
-        dims = s.shape(op.results[index])
-        s.out(op, [s.pinned(op, dims[i], "generated-order") if i == axis else t for i, t in enumerate(x)], index)
-
-
-def pool(op: Op, s: Solver) -> None:
-    """Windows over space; batch and channels pass. The indices of MaxPool count through the channels."""
-    x = s.need(op, 0)
-    if len(op.results) > 1 and op.results[1].uses:
-        raise Opaque("index-leaks")
-    for t in x[2:]:
-        s.pin(op, t, "spatial")
-    spatial = [s.pinned(op, d, "spatial") for d in s.shape(op.results[0])[2:]]
-    s.out(op, [*x[:2], *spatial])
-
-
-def global_pool(op: Op, s: Solver) -> None:
-    x: Axis = s.need(op, 0)
-    s.out(op, [*x[:2], *(ONE for _ in x[2:])])
+    for axis in axes_in(op, attr_ints(op, "axes") or (0, 2, 3), len(x)):
+        s.mark(op, x[axis], COUNT)
+    s.out(op, x)

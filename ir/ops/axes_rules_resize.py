@@ -5,140 +5,50 @@ Operators that are not here state no sizes of their own; their results follow fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from .. import axis_types as ax
-from ..axes import Axes, Index
-from ..axis_solver import Axis
-from ..axis_types import AxisType
-from ..core import Op, Value
+from ..core import Op
 from ..dims import Dim
-from ..dtypes import DType
-from ..rewrite import Rewriter
 from ..types import TensorType
 from .access import attr_int, axes_in, axis_in, elements, ints
+from .axes_resizer import CannotResize, Resize, Resizer
 from .axes_rules_pick import OPEN_END, positions_of, slice_positions
 
-
-class CannotResize(Exception):
-    """The sizes of an op cannot follow; the classes that touch it have to stay as they are."""
-
-    def __init__(self, op: Op, classes: frozenset[int], why: str) -> None:
-        super().__init__(why)
-        self.op, self.classes, self.why = op, classes, why
-
-
-class Resizer:
-    """A choice of kept units per class, and what becomes of sizes and positions under it."""
-
-    def __init__(self, rw: Rewriter, axes: Axes, kept: Mapping[int, Index]) -> None:
-        self.rw, self.axes, self.kept = rw, axes, kept
-        self.counts = {c: len(units) for c, units in kept.items()}
-
-    def types(self, value: Value | None) -> Axis:
-        found = None if value is None else self.axes.of(value)
-        return found or ()
-
-    def touches(self, t: AxisType) -> bool:
-        return any(c.id in self.kept for c in self.axes.within(t))
-
-    def size(self, t: AxisType) -> Dim:
-        return self.axes.resized(t, self.counts)
-
-    def kept_positions(self, t: AxisType) -> Index:
-        """The old positions along an axis that stay."""
-        found = self.axes.expand(t, self.kept)
-        assert found is not None
-        return found
-
-    def boundary(self, t: AxisType, position: int) -> int:
-        """Where a cut in front of an old position lies now."""
-        return int(np.searchsorted(self.kept_positions(t), position))
-
-    def refuse(self, op: Op, why: str) -> CannotResize:
-        values = (*op.operands, *op.results)
-        touched = frozenset(c for v in values if v is not None for c in self.axes.touched(v))
-        return CannotResize(op, touched & frozenset(self.kept), why)
-
-    def set_numbers(self, op: Op, slot: int, wanted: Sequence[Dim | None]) -> None:
-        """Let the elements of an integer operand be `wanted` (None: as they are), changing as little as possible."""
-        value = op.operand(slot)
-        assert value is not None
-        now = elements(value) or (None,) * len(wanted)
-        wrong = {i: n for i, (n, m) in enumerate(zip(wanted, now)) if n is not None and n != m}
-        if not wrong:
-            return
-        if not all(isinstance(n, int) for n in wrong.values()):
-            raise self.refuse(op, "a size that depends on the input would have to be scaled")
-        mask = np.array([i in wrong for i in range(len(wanted))])
-        numbers = np.array([wrong.get(i, 0) for i in range(len(wanted))], np.int64)
-        self.rw.set_operand(op, slot, self._patched(op, value, mask, numbers))
-
-    def _patched(self, op: Op, value: Value, mask: np.ndarray[Any, Any], numbers: np.ndarray[Any, Any]) -> Value:
-        dtype = value.type.dtype  # type: ignore[union-attr]  # an integer tensor
-        if value.constant is not None or mask.all():
-            old = value.constant.array().reshape(-1) if value.constant is not None else numbers
-            return self.rw.constant(np.where(mask, numbers, old), value.name, dtype=dtype)
-        if (
-            value.op is not None
-            and value.op.kind == "Concat"
-            and all(len(self.types(v)) == 1 for v in value.op.operands)
-        ):
-            rebuilt = self._patched_concat(op, value.op, mask, numbers, dtype)
-            if rebuilt is not None:
-                return rebuilt
-        keep = self.rw.constant(~mask, f"{op.name}_kept")
-        new = self.rw.constant(numbers, f"{op.name}_sizes", dtype=dtype)
-        return self.rw.insert("Where", [keep, value, new], before=op).result
-
-    def _patched_concat(
-        self, op: Op, source: Op, mask: np.ndarray[Any, Any], numbers: np.ndarray[Any, Any], dtype: DType
-    ) -> Value | None:
-        """The usual shape chain: a Concat of single sizes, some of them constant."""
-        if len(source.operands) != len(mask):
-            return None
-        parts = [
-            self.rw.constant(numbers[i : i + 1], f"{op.name}_size", dtype=dtype) if mask[i] else v
-            for i, v in enumerate(source.operands)
-        ]
-        return self.rw.insert("Concat", parts, {"axis": 0}, before=op, origin=source).result
-
-
-Resize = Callable[[Op, Resizer], None]
-
-
-def _groups(t: AxisType, count: int, r: Resizer, op: Op) -> int:
-    """How many groups are left of an axis that holds `count` of them."""
-    n = ax.static(t)
-    cut = ax.regroup([t], [count, n // count]) if n is not None else None
-    left = r.size(cut[0]) if cut is not None else None
-    if not isinstance(left, int):
-        raise r.refuse(op, "the groups of the channels cannot be told apart")
-    return left
+__all__ = ["RESIZE", "CannotResize", "Resizer"]
 
 
 def _conv(slot: int) -> Resize:
     def resize(op: Op, r: Resizer) -> None:
         group, x = attr_int(op, "group", 1), r.types(op.operand(slot))
         if group > 1 and r.touches(x[1]):
-            r.rw.set_attr(op, "group", _groups(x[1], group, r, op))
+            r.rw.set_attr(op, "group", r.count(op, x[1], group))
 
     return resize
 
 
+def _deform_conv(op: Op, r: Resizer) -> None:
+    x, groups = r.types(op.operand(0)), attr_int(op, "offset_group", 1)
+    if groups > 1 and r.touches(x[1]):
+        r.rw.set_attr(op, "offset_group", r.count(op, x[1], groups))
+    _conv(0)(op, r)
+
+
 def _recurrent(op: Op, r: Resizer) -> None:
-    width = r.size(r.types(op.operand(2))[2])
+    width = r.size(r.types(op.results[0])[-1])
     if "hidden_size" in op.attrs and isinstance(width, int):
         r.rw.set_attr(op, "hidden_size", width)
 
 
-def _group_norm(op: Op, r: Resizer) -> None:
-    channels = r.types(op.operand(0))[1]
-    if r.touches(channels):
-        r.rw.set_attr(op, "num_groups", _groups(channels, attr_int(op, "num_groups", 1), r, op))
+def _group_norm(name: str) -> Resize:
+    def resize(op: Op, r: Resizer) -> None:
+        channels = r.types(op.operand(1))[0]  # scale: one for each channel, before opset 21 for each group
+        if r.touches(channels):
+            r.rw.set_attr(op, name, r.count(op, channels, attr_int(op, name, 1)))
+
+    return resize
 
 
 def _reshape(op: Op, r: Resizer) -> None:
@@ -261,15 +171,21 @@ def _resize(op: Op, r: Resizer) -> None:
         r.set_numbers(op, 3, [r.size(t) if r.touches(t) else None for t in r.types(op.results[0])])
 
 
-RESIZE: Mapping[str, Resize] = {
+def _matmul_nbits(op: Op, r: Resizer) -> None:
+    r.rw.set_attr(op, "K", r.number(op, r.types(op.operand(0))[-1]))
+    r.rw.set_attr(op, "N", r.number(op, r.types(op.operand(1))[0]))
+
+
+_STANDARD: Mapping[str, Resize] = {
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv(0),
     "ConvInteger": _conv(0),
     "ConvTranspose": _conv(0),
+    "DeformConv": _deform_conv,
     "Expand": _expand,
     "GRU": _recurrent,
     "Gather": _gather,
-    "GroupNormalization": _group_norm,
+    "GroupNormalization": _group_norm("num_groups"),
     "LSTM": _recurrent,
     "Pad": _pad,
     "QLinearConv": _conv(0),
@@ -280,3 +196,11 @@ RESIZE: Mapping[str, Resize] = {
     "Split": _split,
     "Tile": _tile,
 }
+_CONTRIB: Mapping[str, Resize] = {
+    "DynamicQuantizeLSTM": _recurrent,
+    "FusedConv": _conv(0),
+    "GroupNorm": _group_norm("groups"),
+    "MatMulNBits": _matmul_nbits,
+    "SkipGroupNorm": _group_norm("groups"),
+}
+RESIZE: Mapping[str, Resize] = {**_STANDARD, **{f"com.microsoft::{name}": rule for name, rule in _CONTRIB.items()}}

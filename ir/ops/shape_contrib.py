@@ -10,6 +10,7 @@ from ..types import Shape, TensorType
 from .access import attr_int, attr_ints, axis_in, broken, dtype, operand, same, shape, shape_or_unknown
 from .opdef import Infer, Inferred
 from .shape_contraction import gemm_shape, multiplied
+from .shape_elementwise import broadcast_shapes
 from .shape_recurrent import directions
 from .shape_window import global_pool, pool
 
@@ -80,6 +81,22 @@ def skip_norm(op: Op) -> list[Inferred]:
     result = Inferred(TensorType(dtype(op), source))
     stats = Inferred(TensorType(DType.F32, (*source[:-1], 1)))
     return [result, stats, stats, result]
+
+
+def skip_group_norm(op: Op) -> list[Inferred]:
+    """The normalised sum and the sum itself."""
+    return [Inferred(TensorType(dtype(op), shape(op))) for _ in range(2)]
+
+
+def split_gelu(op: Op) -> list[Inferred]:
+    """BiasSplitGelu: half of the last axis is left."""
+    source = shape(op)
+    return [Inferred(TensorType(dtype(op), (*source[:-1], _dims.floordiv(source[-1], 2))))]
+
+
+def qlinear_where(op: Op) -> list[Inferred]:
+    """Condition, X, scale, zero, Y, scale, zero, those of the result."""
+    return [Inferred(TensorType(dtype(op, 1), broadcast_shapes(op, (shape(op), shape(op, 1), shape(op, 4)))))]
 
 
 def embed_norm(op: Op) -> list[Inferred]:
