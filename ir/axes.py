@@ -11,13 +11,15 @@ operators without a rule pin every axis they touch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
 from . import axis_types as ax
+from .axis_dependence import dependence
+from .axis_expand import Array, Choice, Index, expand, gather, length, units
 from .axis_solver import Axis, Opaque, Solver
 from .axis_types import Atom, AxisType, Pin
 from .constants import ArrayPayload, Constant
@@ -25,9 +27,7 @@ from .core import Module, Value
 from .dims import Dim, add, product
 from .no_collection import no_collection
 
-__all__ = ["Axes", "AxisClass", "Opaque", "Site", "Solver", "analyse"]
-
-Index = np.ndarray[Any, np.dtype[np.int64]]
+__all__ = ["Axes", "AxisClass", "Index", "Opaque", "Site", "Solver", "analyse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,46 +104,56 @@ class Axes:
         """An axis type as text, classes by name."""
         return ax.describe(t, self._names)
 
+    def depends(self, c: AxisClass) -> tuple[AxisClass, ...]:
+        """The classes each of whose units may order this one in its own way, outermost first (axis_dependence.py)."""
+        return tuple(self._by_atom[u] for u in self._dependence.get(c.atom, ()))
+
+    @cached_property
+    def _dependence(self) -> Mapping[Atom, tuple[Atom, ...]]:
+        return dependence(self)
+
+    def choice(self, chosen: Mapping[int, Index]) -> Choice:
+        """Units by class id, checked: [n], or [n_u1, ..., n] for a class that depends on others.
+
+        Errors: ValueError for an array of another shape.
+        """
+        units, outer = {}, {}
+        for id, order in chosen.items():
+            c, order = self.classes[id], np.asarray(order, np.int64)
+            if order.ndim != 1:
+                above = self.depends(c)
+                if order.shape[:-1] != tuple(u.size for u in above):
+                    found = f"it depends on {', '.join(u.name for u in above)}" if above else "it depends on none"
+                    raise ValueError(
+                        f"{c.name} takes units [{c.size}]; an array {list(order.shape)} does not fit: {found}"
+                    )
+                outer[c.atom] = tuple(u.atom for u in above)
+            units[c.atom] = order
+        return Choice(units, outer)
+
     def expand(self, t: AxisType, chosen: Mapping[int, Index]) -> Index | None:
         """Old positions along an axis, in new order, when class `c` takes its units `chosen[c]`.
 
-        With permutations this reorders, with increasing subsets it removes. None if no chosen class occurs.
+        With permutations this reorders, with increasing subsets it removes. None if no chosen class occurs. A class
+        chosen for each unit of outer classes needs these in the same axis (else: `ValueError`, see `gathered`).
         """
-        return None if not any(c.id in chosen for c in self.within(t)) else self._expand(t, chosen)
+        found = [c.id for c in self.within(t) if c.id in chosen]
+        if not found:
+            return None
+        choice = self.choice({id: chosen[id] for id in found})
+        inside = set(ax.atoms(t))
+        if apart := [v for v, outer in choice.outer.items() if not inside.issuperset(outer)]:
+            raise ValueError(f"{self._names[apart[0]]} is chosen for each unit of a class in another axis")
+        return expand(t, choice)
 
-    def _expand(self, t: AxisType, chosen: Mapping[int, Index]) -> Index:
-        if isinstance(t, Atom):
-            found = self._by_atom.get(t)
-            if found is not None and found.id in chosen:
-                return np.asarray(chosen[found.id], np.int64)
-            return np.arange(_int(t), dtype=np.int64)
-        if isinstance(t, ax.Prod):
-            index = np.zeros(1, np.int64)
-            for factor in t.factors:
-                index = (index[:, None] * _int(factor) + self._expand(factor, chosen)[None, :]).ravel()
-            return index
-        if isinstance(t, ax.Sum):
-            offset, parts = 0, []
-            for part in t.parts:
-                parts.append(self._expand(part, chosen) + offset)
-                offset += _int(part)
-            return np.concatenate(parts)
-        return np.zeros(1, np.int64)
+    def gathered(self, array: Array, types: Sequence[AxisType], chosen: Mapping[int, Index]) -> Array:
+        """A tensor of these axis types with the chosen units along every axis."""
+        present = {c.id: chosen[c.id] for t in types for c in self.within(t) if c.id in chosen}
+        return gather(array, types, self.choice(present)) if present else array
 
     def units(self, t: AxisType, target: AxisClass) -> Index:
         """For every position along an axis the unit of the class that it belongs to, or -1."""
-        if isinstance(t, Atom):
-            n = _int(t)
-            return np.arange(n, dtype=np.int64) if t is target.atom else np.full(n, -1, np.int64)
-        if isinstance(t, ax.Prod):
-            unit = np.full(1, -1, np.int64)
-            for factor in t.factors:
-                inner = self.units(factor, target)
-                unit = np.where(inner[None, :] >= 0, inner[None, :], unit[:, None]).ravel()
-            return unit
-        if isinstance(t, ax.Sum):
-            return np.concatenate([self.units(part, target) for part in t.parts])
-        return np.full(1, -1, np.int64)
+        return units(t, target.atom)
 
     def resized(self, t: AxisType, counts: Mapping[int, int]) -> Dim:
         """The size of an axis when class `c` has `counts[c]` units."""
@@ -162,27 +172,25 @@ class Axes:
     def permuted(self, permutations: Mapping[int, Index], *, leave_out: Site | None = None) -> Module:
         """A copy of the module in which unit `i` of class `c` is the old unit `permutations[c][i]`, at every site.
 
+        A class that depends on others may have an array [n_u1, ..., n]: a permutation for each old outer unit.
         `leave_out` keeps one site as it is, which breaks the function: the negative test of the analysis.
         """
         twin = self.module.clone()
         for value in self._solver.constants:
-            constant = value.constant
-            types = self.of(value)
+            constant, types = value.constant, self.of(value)
             assert constant is not None
             assert types is not None
-            indices = {
-                axis: index
-                for axis, t in enumerate(types)
-                if (index := self.expand(t, permutations)) is not None
-                and (leave_out is None or (leave_out.constant, leave_out.axis) != (value.name, axis))
-            }
-            if indices:
-                array = constant.array()
-                for axis, index in indices.items():
-                    array = np.take(array, index, axis=axis)
-                payload = ArrayPayload(np.ascontiguousarray(array))
-                twin.constants[value.name].constant = Constant(constant.type, payload, constant.origin)
+            if leave_out is not None and leave_out.constant == value.name:
+                types = tuple(t if i != leave_out.axis else Atom(ax.size(t), _LEFT) for i, t in enumerate(types))
+            if not any(c.id in permutations for t in types for c in self.within(t)):
+                continue
+            array = self.gathered(constant.array(), types, permutations)
+            payload = ArrayPayload(np.ascontiguousarray(array))
+            twin.constants[value.name].constant = Constant(constant.type, payload, constant.origin)
         return twin
+
+
+_LEFT = Pin("left-out")
 
 
 def analyse(module: Module, *, pin_outputs: bool = True) -> Axes:
@@ -210,12 +218,6 @@ def _classes(solver: Solver) -> tuple[AxisClass, ...]:
                 places.setdefault(found, []).append((value.name, axis, t))
     names = {a: f"c{i}" for i, a in enumerate(places) if a.pin is None}
     return tuple(
-        AxisClass(i, _int(a), a.pin, tuple(Site(*place, a, names) for place in where), dict(a.marks), a)
+        AxisClass(i, length(a), a.pin, tuple(Site(*place, a, names) for place in where), dict(a.marks), a)
         for i, (a, where) in enumerate(places.items())
     )
-
-
-def _int(t: AxisType) -> int:
-    n = ax.static(t)
-    assert n is not None, "the sizes of constants are integers"
-    return n

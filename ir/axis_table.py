@@ -30,7 +30,7 @@ def _row(axes: Axes, c: AxisClass) -> dict[str, Any]:
         "pin": None if c.pin is None else _pin(c.pin),
         "sites": [_site(site) for site in c.sites],
         "marks": sorted(c.marks),
-        "depends_on": [],
+        "depends_on": [u.name for u in axes.depends(c)],
         "admissible": [],
     }
 

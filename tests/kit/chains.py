@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kit.nets import Layers, attention
+from kit.layers import Layers
+from kit.nets_attention import attention
 
 from mlc.ir.core import Module, Value
 from mlc.ir.dtypes import DType
@@ -43,7 +44,7 @@ def transformer(ops: int) -> Module:
     x = net.input("x", DType.F32, "N", 3, 8)
     x = net.dense(x, 8, 8)
     for _ in range(ops // 27):
-        x = net.op("Add", [x, attention(net, net.layer_norm(x, 8), 8, 2, 4, 3)])
+        x = net.op("Add", [x, attention(net, net.layer_norm(x, 8), 8, (2, 4, 4), 3)])
         hidden = net.op("Gelu", [net.dense(net.layer_norm(x, 8), 8, 6)])
         x = net.op("Add", [x, net.dense(hidden, 6, 8)])
     return net.done(net.dense(x, 8, 3))
