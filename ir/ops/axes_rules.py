@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from ..axis_solver import Opaque, Solver
 from ..core import Op
+from . import axes_rules_attention as attention
+from . import axes_rules_attention_contrib as attention_contrib
 from . import axes_rules_fused as fused
 from . import axes_rules_index as indexing
 from . import axes_rules_linear as linear
@@ -85,6 +87,7 @@ _STANDARD: Mapping[str, AxesRule] = {
     **dict.fromkeys(("RoiAlign", "MaxRoiPool"), window.regions),
     **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), indexing.loss),
     **{kind: nothing_moves(why) for why, kinds in _NOTHING_MOVES.items() for kind in kinds.split()},
+    "Attention": attention.attention,
     "AffineGrid": window.affine_grid,
     "BatchNormalization": norm.batch_norm,
     "CenterCropPad": window.crop_or_pad,
@@ -129,6 +132,7 @@ _STANDARD: Mapping[str, AxesRule] = {
     "Reshape": move.reshape,
     "Resize": move.resize,
     "ReverseSequence": move.reverse_sequence,
+    "RotaryEmbedding": attention.rotary,
     "STFT": window.short_fourier,
     "Scan": state.scan,
     "ScatterElements": indexing.scatter_elements,
@@ -151,6 +155,7 @@ _CONTRIB: Mapping[str, AxesRule] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantized.quantize),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), fused.skip_layer_norm),
     **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), elementwise),
+    "Attention": attention_contrib.fused,
     "BiasAdd": fused.bias_add,
     "BiasSplitGelu": fused.split_gelu,
     "DynamicQuantizeLSTM": recurrent.dynamic_quantize_lstm,
@@ -160,15 +165,19 @@ _CONTRIB: Mapping[str, AxesRule] = {
     "FusedGemm": linear.gemm,
     "GatherBlockQuantized": quantized.gather_block_quantized,
     "GroupNorm": fused.group_norm,
+    "GroupQueryAttention": attention_contrib.group_query,
     "Inverse": window.inverse,
     "MatMulIntegerToFloat": quantized.matmul_integer_to_float,
     "MatMulNBits": quantized.matmul_nbits,
+    "MultiHeadAttention": attention_contrib.multi_head,
+    "QAttention": attention_contrib.quantized,
     "QGemm": quantized.qgemm,
     "QLinearAveragePool": window.pool,
     "QLinearConcat": quantized.qlinear_concat,
     "QLinearGlobalAveragePool": window.global_pool,
     "QLinearSoftmax": quantized.qlinear_softmax,
     "QLinearWhere": quantized.qlinear_where,
+    "RotaryEmbedding": attention.rotary_contrib,
     "SkipGroupNorm": fused.skip_group_norm,
 }
 AXES: Mapping[str, AxesRule] = {**_STANDARD, **{f"com.microsoft::{name}": rule for name, rule in _CONTRIB.items()}}

@@ -13,6 +13,7 @@ from .. import axis_types as ax
 from ..core import Op
 from ..dims import Dim
 from ..types import TensorType
+from . import axes_rules_resize_attention as attention
 from .access import attr_int, axes_in, axis_in, elements, ints
 from .axes_resizer import CannotResize, Resize, Resizer
 from .axes_rules_pick import OPEN_END, positions_of, slice_positions
@@ -177,6 +178,7 @@ def _matmul_nbits(op: Op, r: Resizer) -> None:
 
 
 _STANDARD: Mapping[str, Resize] = {
+    "Attention": attention.standard,
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv(0),
     "ConvInteger": _conv(0),
@@ -190,6 +192,7 @@ _STANDARD: Mapping[str, Resize] = {
     "Pad": _pad,
     "QLinearConv": _conv(0),
     "RNN": _recurrent,
+    "RotaryEmbedding": attention.rotary(1),
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,
@@ -197,10 +200,15 @@ _STANDARD: Mapping[str, Resize] = {
     "Tile": _tile,
 }
 _CONTRIB: Mapping[str, Resize] = {
+    "Attention": attention.projected,
     "DynamicQuantizeLSTM": _recurrent,
     "FusedConv": _conv(0),
     "GroupNorm": _group_norm("groups"),
+    "GroupQueryAttention": attention.group_query,
     "MatMulNBits": _matmul_nbits,
+    "MultiHeadAttention": attention.multi_head,
+    "QAttention": attention.projected_alike,
+    "RotaryEmbedding": attention.rotary(2),
     "SkipGroupNorm": _group_norm("groups"),
 }
 RESIZE: Mapping[str, Resize] = {**_STANDARD, **{f"com.microsoft::{name}": rule for name, rule in _CONTRIB.items()}}

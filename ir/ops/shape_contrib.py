@@ -124,16 +124,21 @@ def multi_head_attention(op: Op) -> list[Inferred]:
     """Query [B, S, H] (or packed [B, S, heads, 3, head]), key and value; then present key and value."""
     query, element, heads = shape(op), dtype(op), attr_int(op, "num_heads", 1)
     if len(query) == 5:
-        head = query[4]
-        hidden: Dim = _dims.mul(query[2], head)
-    elif op.operand(2) is not None:
-        value = shape(op, 2)
-        hidden = _dims.mul(value[1], value[3]) if len(value) == 4 else value[2]
-        head = _dims.floordiv(hidden, heads)
+        key_width = value_width = query[4]
+        length, count = query[1], query[2]
     else:
-        hidden, head = query[2], _dims.floordiv(query[2], heads)
-    present = Inferred(TensorType(element, (query[0], heads, _dims.fresh(), head)))
-    return [Inferred(TensorType(element, (query[0], query[1], hidden))), present, present]
+        key = shape(op, 1)
+        length, count = key[2] if len(key) == 4 else key[1], heads
+        key_width = value_width = _dims.floordiv(query[2], heads)
+        if op.operand(2) is not None:
+            value = shape(op, 2)
+            value_width = value[3] if len(value) == 4 else _dims.floordiv(value[2], heads)
+    if op.operand(8) is not None:  # the caches are buffers of another length
+        length = _dims.fresh()
+    elif op.operand(6) is not None:
+        length = _dims.add(length, shape(op, 6)[2])
+    present = [Inferred(TensorType(element, (query[0], heads, length, w))) for w in (key_width, value_width)]
+    return [Inferred(TensorType(element, (query[0], query[1], _dims.mul(count, value_width)))), *present]
 
 
 def group_query_attention(op: Op) -> list[Inferred]:

@@ -74,11 +74,20 @@ class Alone:
         rng = np.random.default_rng(seed)
         classes = [c for c in self.axes.free if c.size > 1 and (only is None or c.id in only)]
         kept: dict[int, Index] = {c.id: _some(c, rng) for c in classes}
+        return self.without(kept, bound=bound, shapes=shapes)
+
+    def without(self, kept: Mapping[int, Index], *, bound: float = 1e-5, shapes: bool = False) -> tuple[int, str]:
+        """The same with the units that are to stay given."""
+        chosen, twin = self.cut(kept)
+        exact = all(not c.marks.keys() & set(CHANGED) and self._survives(c) for c in self.axes.free if c.id in kept)
+        return len(chosen), self._compare(chosen, _run(twin), bound if exact and not shapes else None)
+
+    def cut(self, kept: Mapping[int, Index]) -> tuple[dict[int, Index], Module]:
+        """A copy of the module that keeps these units only."""
         twin = self.module.clone()
         axes = analyse(twin, pin_outputs=False)
         remove_units(Rewriter(twin), axes, kept)
-        exact = all(not c.marks.keys() & set(CHANGED) and self._survives(c) for c in classes)
-        return len(kept), self._compare(kept, _run(twin), bound if exact and not shapes else None)
+        return dict(kept), twin
 
     def _survives(self, c: AxisClass) -> bool:
         """Whether a class occurs in a result: what is summed over is gone."""
