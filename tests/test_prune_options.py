@@ -222,7 +222,7 @@ def test_overrides_that_cannot_be_honoured_are_refused(overrides, message, code)
 
 
 def test_overrides_need_a_ratio():
-    with pytest.raises(MlcError, match="none is given"):
+    with pytest.raises(MlcError, match="overrides without a ratio"):
         Prune(overrides="layer1: 50%").plan(stack(), Context())
 
 

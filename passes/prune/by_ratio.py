@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from ...ir.axes import Axes, Index, analyse
 from ...ir.core import Module, Value
+from ...ir.ops.axes_rules_norm import COUNT
 from ...ir.ops.axes_rules_resize import CannotResize
 from ...ir.rewrite import Rewriter
 from ..base import Context, SkipCode, Skipped
 from .allocate import ALLOCATIONS, Demand
 from .criteria import Scores
-from .groups import Group
+from .groups import Group, nests
 from .overrides import resolve
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import ranges
@@ -50,6 +52,7 @@ def plan_by_ratio(
     asked = {g.id: own.get(g.id, step.ratio if step.allocation == "uniform" else 0) for g in groups}
     skipped += [_too_small(g) for g in groups if g.id not in kept and asked[g.id] > 0]
     notes = [f"{len(plans)} of {len(groups)} prunable groups lose units", *told, *overridden]
+    notes += [*_compounds(module, axes, groups, plans), *_counted(groups, plans)]
     if step.fits(ctx):
         sites, left = fit_sites(twin, changed, ctx.max_memory)
         reserve_biases(Rewriter(twin, by=step.name), sites)
@@ -92,6 +95,31 @@ def _too_small(g: Group) -> Skipped:
 def _stuck(g: Group, refusal: CannotResize) -> Skipped:
     op = refusal.op
     return Skipped(g.place, SkipCode.PINNED_AXIS, f"{op.kind} {op.loc}: {refusal.why}")
+
+
+def _compounds(module: Module, axes: Axes, groups: Sequence[Group], plans: Sequence[GroupPlan]) -> list[str]:
+    """Where units lose units of their own: what is left of both together."""
+    sizes = {p.id: (p.before, p.after) for p in plans}
+    names = {g.id: g.axis_class.name for g in groups}
+    found = dict.fromkeys(tuple(nest) for nest in nests(module, axes, sizes) if len(nest) > 1)
+    notes = []
+    for nest in found:
+        before, after = (math.prod(sizes[c][i] for c in nest) for i in (0, 1))
+        parts = " x ".join(f"{names[c]} {sizes[c][0]} to {sizes[c][1]}" for c in nest)
+        notes.append(f"units inside units: {parts}, together {after / before:.1%} of {before} positions stay")
+    return notes
+
+
+def _counted(groups: Sequence[Group], plans: Sequence[GroupPlan]) -> list[str]:
+    """What norms and means make of fewer units."""
+    lost = {p.id: p for p in plans}
+    return [
+        f"{lost[g.id].before} to {lost[g.id].after} units enter {g.axis_class.marks[COUNT].kind} "
+        f"{g.axis_class.marks[COUNT].where}: means and RMS norms are scaled to count all of them, "
+        "other norms and softmaxes run over those that stay"
+        for g in groups
+        if g.id in lost and COUNT in g.axis_class.marks
+    ]
 
 
 def _saved(work: Work, ratio: float, counts: Mapping[int, int]) -> str:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...ir import axis_types as ax
 from ...ir.axes import Axes, AxisClass
 from ...ir.core import Module, Op, Value
+from ...ir.ops.axes_rules_linear import INNER
+from ...ir.ops.axes_rules_norm import COUNT
 from ..base import Scope, SkipCode, Skipped
 
 #: Facts that the rules note on a class (ir/ops/axes_rules_*.py), and what they mean for removal.
 MARKS: Mapping[str, tuple[SkipCode, str, str]] = {
-    "count-sensitive": (
+    COUNT: (
         SkipCode.HURTS,
         "its number of units enters the result (a mean, a norm or a softmax runs over them)",
-        "select the ops of this width with `on` to prune it all the same",
+        "prune it all the same with widths=true, or by selecting the ops of this width with `on`",
     ),
-    "attention-inner": (
+    INNER: (
         SkipCode.HURTS,
         "it is contracted between two computed tensors (the width of queries and keys)",
-        "prune heads instead; select the projections with `on` to prune it all the same",
+        "prune it all the same with nested=inner or both, or by selecting the projections with `on`",
     ),
     "block-size": (SkipCode.PINNED_AXIS, "it is the inside of a quantization block", "prune before quantizing"),
 }
-SELECTABLE = frozenset({"count-sensitive", "attention-inner"})
-FEWEST_OUTER = 4  # a nest of classes (heads x width) is pruned at the outermost that has this many units
+SELECTABLE = frozenset({COUNT, INNER})
+FEWEST = 4  # a nest of classes (heads x width) is pruned at the outermost or innermost one that has this many units
+NESTS = ("outer", "inner", "both")
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,12 @@ class Group:
         return f"{self.site}:{self.axis_class.name}"
 
 
-def find_groups(module: Module, axes: Axes, scope: Scope, *, nested: bool = False) -> tuple[list[Group], list[Skipped]]:
+def find_groups(
+    module: Module, axes: Axes, scope: Scope, *, nested: str = "outer", admit: frozenset[str] = frozenset()
+) -> tuple[list[Group], list[Skipped]]:
     """Every group that may be pruned, in order of first use, and every other class of weights with the reason.
 
-    `nested`: also the inner ones of groups that lie inside each other in one axis.
+    `nested`: which of the groups that lie inside each other in one axis; `admit`: marks that are no reason to skip.
     """
     holders = _holders(module, axes)
     groups: list[Group] = []
@@ -70,15 +75,15 @@ def find_groups(module: Module, axes: Axes, scope: Scope, *, nested: bool = Fals
             continue
         held = tuple(holders.get(c.id, ()))
         group = Group(c, tuple(op for op in held if _produces(op, c, axes)), held, _inner(module, axes, c))
-        reason = _refusal(group, scope)
+        reason = _refusal(group, scope, admit)
         if reason is None:
             groups.append(group)
         elif c.pin is None or c.pin.code not in _ORDINARY:
             skipped.append(reason)
-    if nested:
+    if nested == "both":
         return groups, skipped
-    kept, inner = _outermost(module, axes, groups)
-    return kept, skipped + inner
+    kept, others = _one_of_each_nest(module, axes, groups, nested)
+    return kept, skipped + others
 
 
 #: Pins that say what every model has: a kernel's taps, the interface, shape lists. Not worth a line each.
@@ -112,7 +117,7 @@ def _produces(op: Op, c: AxisClass, axes: Axes) -> bool:
     return made and not taken
 
 
-def _refusal(group: Group, scope: Scope) -> Skipped | None:
+def _refusal(group: Group, scope: Scope, admit: frozenset[str]) -> Skipped | None:
     c = group.axis_class
     if c.pin is not None:
         what = "" if not c.pin.where else f" by {c.pin.kind} {c.pin.where}"
@@ -121,28 +126,30 @@ def _refusal(group: Group, scope: Scope) -> Skipped | None:
     if not scope.allows_group(producers) or any(scope.excludes(op) for op in group.holders):
         return Skipped(group.place, SkipCode.SCOPE, "not every op of the group is in scope")
     for code, where in c.marks.items():
-        if code in SELECTABLE and scope.explicit:
+        if code in SELECTABLE and (scope.explicit or code in admit):
             continue
         skip, why, what_to_do = MARKS[code]
         return Skipped(group.place, skip, f"{c.size} units: {why}, at {where.kind} {where.where}", what_to_do)
     return None
 
 
-def _outermost(module: Module, axes: Axes, groups: list[Group]) -> tuple[list[Group], list[Skipped]]:
-    """Of classes nested in one axis (heads x width) keep one: removing both would compound."""
+def _one_of_each_nest(
+    module: Module, axes: Axes, groups: list[Group], nested: str
+) -> tuple[list[Group], list[Skipped]]:
+    """Of classes nested in one axis (heads x width) keep the outermost or the innermost: removing both compounds."""
     candidates = {g.id: g for g in groups}
     dropped: dict[int, int] = {}
-    for value in module.constants.values():
-        for t in axes.of(value) or ():
-            for chain in _chains(t):
-                found = [c.id for a in chain if (c := axes.class_of(a)) is not None and c.id in candidates]
-                _choose(list(dict.fromkeys(found)), candidates, dropped)
+    for found in nests(module, axes, candidates):
+        _choose(found, candidates, dropped, nested)
     kept = [g for g in groups if g.id not in dropped]
+    why = "lie inside the units of" if nested == "outer" else "hold the units of"
+    other = f"nested={'inner' if nested == 'outer' else 'outer'} prunes these, nested=both all"
     skipped = [
         Skipped(
             g.place,
             SkipCode.SHARED,
-            f"{g.size} units lie inside the units of c{dropped[g.id]} in one axis, which are pruned instead",
+            f"{g.size} units {why} c{dropped[g.id]} in one axis, which are pruned instead",
+            other,
         )
         for g in groups
         if g.id in dropped
@@ -150,7 +157,16 @@ def _outermost(module: Module, axes: Axes, groups: list[Group]) -> tuple[list[Gr
     return kept, skipped
 
 
-def _chains(t: ax.AxisType) -> Iterable[list[ax.Atom]]:
+def nests(module: Module, axes: Axes, among: Container[int]) -> Iterator[list[int]]:
+    """For every product in an axis of a constant: the classes `among` those given, outermost first, each once."""
+    for value in module.constants.values():
+        for t in axes.of(value) or ():
+            for chain in _chains(t):
+                found = (c.id for a in chain if (c := axes.class_of(a)) is not None and c.id in among)
+                yield list(dict.fromkeys(found))
+
+
+def _chains(t: ax.AxisType) -> Iterator[list[ax.Atom]]:
     """For every product in an axis: its atoms, outermost first."""
     if isinstance(t, ax.Prod):
         yield list(ax.atoms(t))
@@ -159,11 +175,11 @@ def _chains(t: ax.AxisType) -> Iterable[list[ax.Atom]]:
             yield from _chains(part)
 
 
-def _choose(found: list[int], candidates: Mapping[int, Group], dropped: dict[int, int]) -> None:
-    alive = [c for c in found if c not in dropped]
+def _choose(found: list[int], candidates: Mapping[int, Group], dropped: dict[int, int], nested: str) -> None:
+    alive = [c for c in (found if nested == "outer" else found[::-1]) if c not in dropped]
     if len(alive) < 2:
         return
-    large = [c for c in alive if candidates[c].size >= FEWEST_OUTER]
+    large = [c for c in alive if candidates[c].size >= FEWEST]
     chosen = large[0] if large else max(alive, key=lambda c: candidates[c].size)
     dropped.update((c, chosen) for c in alive if c != chosen)
 

@@ -34,7 +34,7 @@ def find_rounds(module: Module, scope: Scope, by: str, multiple: int) -> tuple[t
     while len(rounds) < MOST_ROUNDS:
         axes = analyse(module)
         touching = touching_ops(module, axes)
-        groups, _ = find_groups(module, axes, scope, nested=True)
+        groups, _ = find_groups(module, axes, scope, nested="both")
         found = search.find(module, axes, (g for g in groups if not settled.issuperset(touching[g.id])), touching)
         found = _resizable(module, axes, found, search)
         if not found:
@@ -50,7 +50,7 @@ def replay(rw: Rewriter, rounds: Sequence[Round], scope: Scope) -> None:
     for planned in rounds:
         axes = analyse(rw.module)
         touching = touching_ops(rw.module, axes)
-        groups = {g.id: g for g in find_groups(rw.module, axes, scope, nested=True)[0]}
+        groups = {g.id: g for g in find_groups(rw.module, axes, scope, nested="both")[0]}
         chosen = []
         for wanted in planned.removals:
             c = _locate(rw.module, axes, wanted).id

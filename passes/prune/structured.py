@@ -12,11 +12,13 @@ from ...ir import errors
 from ...ir.axes import analyse
 from ...ir.core import Module
 from ...ir.errors import Code
+from ...ir.ops.axes_rules_linear import INNER
+from ...ir.ops.axes_rules_norm import COUNT
 from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
 from .by_ratio import plan_by_ratio
-from .groups import find_groups
+from .groups import NESTS, find_groups
 from .overrides import Override, parse, to_text
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
@@ -67,6 +69,14 @@ class Prune(Pass):
         high=256,
     )
 
+    nested: Literal["outer", "inner", "both"] = option(
+        "outer", unit="name",
+        doc="of units inside units (heads and the width of each): the outer ones, the inner ones, or both",
+        choices=NESTS,
+    )  # fmt: skip
+    widths: bool = option(
+        False, unit="bool", doc="also the widths that norms, means and softmaxes run over, such as that of an embedding"
+    )
     overrides: str | Mapping[str, float] = option(
         "", unit="str", doc="ratios of their own for what patterns name, later ones first: 'layer4/**: 20%, head: 0%'",
     )  # fmt: skip
@@ -80,6 +90,10 @@ class Prune(Pass):
     def entries(self) -> tuple[Override, ...]:
         """What `overrides` says."""
         return parse(str(self.overrides), f"{self.name}.overrides")
+
+    def admitted(self) -> frozenset[str]:
+        """The marks of classes that lose units all the same."""
+        return frozenset({COUNT} if self.widths else ()) | frozenset({INNER} if self.nested != "outer" else ())
 
     def wants(self) -> frozenset[Need]:
         told = self.criterion in DATA_CRITERIA or self.reconstruct == "lstsq"
@@ -99,7 +113,8 @@ class Prune(Pass):
 
     def plan(self, module: Module, ctx: Context) -> PrunePlan:
         axes = analyse(module)
-        groups, skipped = find_groups(module, axes, ctx.scope, nested=self.ratio is None)
+        nested = "both" if self.ratio is None else self.nested
+        groups, skipped = find_groups(module, axes, ctx.scope, nested=nested, admit=self.admitted())
         if not groups and ctx.scope.explicit:
             raise errors.error(
                 Code.CANNOT_HONOUR,
@@ -108,15 +123,17 @@ class Prune(Pass):
                 or "select every producer of a group: layers that are added together lose units together",
             )
         if self.ratio is None:
-            self._refuse_overrides()
+            self._refuse_idle()
             return self._plan_exact(module, skipped, ctx)
         return plan_by_ratio(self, module, axes, groups, skipped, ctx)
 
-    def _refuse_overrides(self) -> None:
-        if self.overrides:
+    def _refuse_idle(self) -> None:
+        """Options that say how a ratio is distributed say nothing without one."""
+        idle = [name for name in ("overrides", "nested", "widths") if getattr(self, name) != getattr(Prune, name)]
+        if idle:
             raise errors.error(
-                Code.CANNOT_HONOUR, f"'{self.name}.overrides' differ from a ratio, and none is given",
-                help="give a ratio as well, prune(30%, overrides=...); 0% prunes only what is named",
+                Code.CANNOT_HONOUR, f"'{self.name}': {', '.join(idle)} without a ratio",
+                help="give a ratio as well, such as prune(30%, widths=true); with overrides 0% prunes what they name",
             )  # fmt: skip
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:

@@ -12,9 +12,11 @@ from ...ir.axes import Axes, Index
 from ...ir.constants import ArrayPayload, Constant, Payload
 from ...ir.core import Graph, Op, Value
 from ...ir.dims import Dim
+from ...ir.ops.access import elements
 from ...ir.ops.axes_rules_resize import RESIZE, Resizer
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
+from .counts import keep_count, keep_number
 
 #: Sliced copies above this size are made when they are read, so that a plan costs no memory.
 EAGER_BYTES = 16 << 20
@@ -56,7 +58,8 @@ def remove_units(rw: Rewriter, axes: Axes, kept: Mapping[int, Index]) -> list[Va
             assert value.constant is not None
             rw.set_constant(value, sliced(value.constant, indices))
             changed.append(value)
-    _resize_graph(rw.module.graph, Resizer(rw, axes, kept))
+    numbers = {op: elements(op.operand(0)) for op in rw.module.walk() if op.kind == "Cast"}
+    _resize_graph(rw.module.graph, Resizer(rw, axes, kept), numbers)
     return changed
 
 
@@ -66,17 +69,20 @@ def cut_of(axes: Axes, value: Value, kept: Mapping[int, Index]) -> dict[int, Ind
     return {axis: index for axis, index in found.items() if index is not None}
 
 
-def _resize_graph(graph: Graph, r: Resizer) -> None:
+def _resize_graph(graph: Graph, r: Resizer, numbers: Mapping[Op, tuple[Dim, ...] | None]) -> None:
+    """Types and sizes in program order. `numbers`: the elements that Casts had."""
     for op in graph.ops:
         for region in op.regions.values():
             for formal in region.inputs:
                 _retype(formal, r)
-            _resize_graph(region, r)
+            _resize_graph(region, r, numbers)
         if op.kind in RESIZE and _touched(op, r):
             RESIZE[op.kind](op, r)
+        keep_number(op, r, numbers.get(op))
         found = infer.infer_op(op, r.rw.module, require=False)
         for value, inferred in zip(op.results, found):
             _retype(value, r, inferred.type, inferred.dims, op)
+        keep_count(op, r)
 
 
 def _touched(op: Op, r: Resizer) -> bool:
