@@ -15,7 +15,7 @@ from ..core import Op, Value
 from ..dims import Dim
 from ..dtypes import DType
 from ..rewrite import Rewriter
-from .access import elements
+from .access import elements, ints
 
 
 class CannotResize(Exception):
@@ -32,10 +32,20 @@ class Resizer:
     def __init__(self, rw: Rewriter, axes: Axes, kept: Mapping[int, Index]) -> None:
         self.rw, self.axes, self.kept = rw, axes, kept
         self.counts = {c: len(units) for c, units in kept.items()}
+        #: Elements of computed sizes and bounds as they were: those of what shrinks are inferred anew on the way.
+        self._before = {v: v.dims for op in rw.module.graph.walk() for v in op.results if v.dims is not None}
 
     def types(self, value: Value | None) -> Axis:
         found = None if value is None else self.axes.of(value)
         return found or ()
+
+    def ints(self, value: Value | None) -> tuple[int, ...] | None:
+        """The elements that a small operand had, if all of them were known integers."""
+        found = None if value is None else self._before.get(value)
+        if found is None:
+            return ints(value)
+        known = tuple(d for d in found if isinstance(d, int))
+        return known if len(known) == len(found) else None
 
     def touches(self, t: AxisType) -> bool:
         return any(c.id in self.kept for c in self.axes.within(t))

@@ -63,7 +63,7 @@ _REDUCE = "ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogS
 _POOL = "MaxPool AveragePool LpPool"
 _GLOBAL_POOL = "GlobalAveragePool GlobalMaxPool GlobalLpPool"
 #: Operators of which every axis keeps its order, by the reason.
-_NOTHING_MOVES = {
+NOTHING_MOVES = {
     "generated-order": "Range EyeLike HannWindow HammingWindow BlackmanWindow MelWeightMatrix Constant ImageDecoder",
     "random": "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
     "index-leaks": "NonZero Unique NonMaxSuppression MaxUnpool TfIdfVectorizer",
@@ -86,7 +86,7 @@ _STANDARD: Mapping[str, AxesRule] = {
     **dict.fromkeys(("Shape", "Size"), reads_shape),
     **dict.fromkeys(("RoiAlign", "MaxRoiPool"), window.regions),
     **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), indexing.loss),
-    **{kind: nothing_moves(why) for why, kinds in _NOTHING_MOVES.items() for kind in kinds.split()},
+    **{kind: nothing_moves(why) for why, kinds in NOTHING_MOVES.items() for kind in kinds.split()},
     "Attention": attention.attention,
     "AffineGrid": window.affine_grid,
     "BatchNormalization": norm.batch_norm,

@@ -217,6 +217,7 @@ def constant_of_shape(op: Op, s: Solver) -> None:
 
 
 def depth_to_space(op: Op, s: Solver) -> None:
+    """The inverse of space_to_depth."""
     x = s.need(op, 0)
     block, channels = attr_int(op, "blocksize", 1), ax.static(x[1])
     if channels is None:
@@ -233,12 +234,14 @@ def depth_to_space(op: Op, s: Solver) -> None:
 
 
 def space_to_depth(op: Op, s: Solver) -> None:
+    """[N, C, H, W] to [N, block**2 * C, h, w], under mode CRD to [N, C * block**2, h, w]."""
     x = s.need(op, 0)
     block = attr_int(op, "blocksize", 1)
     for t in x[2:]:
         s.pin(op, t, "spatial")
     dims = s.shape(op.results[0])
-    channels = ax.prod((s.pinned(op, block * block, "spatial"), x[1]))
+    slots = s.pinned(op, block * block, "spatial")
+    channels = ax.prod((slots, x[1]) if attr_text(op, "mode", "DCR") == "DCR" else (x[1], slots))
     s.out(op, [x[0], channels, *(s.pinned(op, d, "spatial") for d in dims[2:])])
 
 
@@ -259,6 +262,8 @@ def _scaled_axes(op: Op, x: list[AxisType], dims: tuple[Dim, ...]) -> list[int]:
     """The axes that are not certainly left alone."""
     named = attr_ints(op, "axes")
     axes = axes_in(op, named, len(x)) if named is not None else tuple(range(len(x)))
+    if attr_text(op, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return list(axes)  # one scale for all of them, which may leave a size as it was
     scales = op.operand(2)
     if scales is None or scales.type.dtype.kind != "float" or scales.constant is None or not scales.constant.elements:  # type: ignore[union-attr]
         return [a for a in axes if ax.static(x[a]) is None or ax.size(x[a]) != dims[a]]

@@ -10,7 +10,7 @@ What is picked is read as a list of positions, whatever wrote it. In the order i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from .. import axis_types as ax
@@ -84,12 +84,18 @@ def gather(op: Op, s: Solver) -> None:
     s.out(op, [*x[:axis], *([found] if len(index) == 1 else []), *x[axis + 1 :]])
 
 
-def positions_of(value: Value | None, n: int | None) -> tuple[int, ...] | None:
-    """A constant list of indices into an axis of size n, as positions; None if it is computed or of rank 2 and more."""
+Ints = Callable[[Value | None], tuple[int, ...] | None]
+
+
+def positions_of(value: Value | None, n: int | None, read: Ints = ints) -> tuple[int, ...] | None:
+    """A constant list of indices into an axis of size n, as positions; None if it is computed or of rank 2 and more.
+
+    `read` says the elements of a small list that is computed from sizes.
+    """
     constant = None if value is None else value.constant
     if constant is not None and constant.type.rank <= 1 and n:
         return tuple(int(i) % n for i in constant.array().reshape(-1))
-    known = ints(value)
+    known = read(value)
     return tuple(i % n for i in known) if known is not None and n else None
 
 

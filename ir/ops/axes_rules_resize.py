@@ -10,11 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from .. import axis_types as ax
+from ..axis_types import AxisType
 from ..core import Op
 from ..dims import Dim
 from ..types import TensorType
 from . import axes_rules_resize_attention as attention
-from .access import attr_int, axes_in, axis_in, elements, ints
+from .access import attr_int, axes_in, axis_in, elements
 from .axes_resizer import CannotResize, Resize, Resizer
 from .axes_rules_pick import OPEN_END, positions_of, slice_positions
 
@@ -52,30 +53,36 @@ def _group_norm(name: str) -> Resize:
     return resize
 
 
+def _stated(r: Resizer, t: AxisType, says: Dim | None) -> Dim | None:
+    """What an element that states the size of an axis has to be; None: as it is.
+
+    An axis that is not touched may have to be stated, too: its size was computed from one that shrinks.
+    """
+    n = r.size(t)
+    drifted = isinstance(says, int) and isinstance(n, int) and says != n
+    return n if r.touches(t) or drifted else None
+
+
 def _reshape(op: Op, r: Resizer) -> None:
     """Elements that say 'infer' or 'copy' go on saying so."""
-    target = elements(op.operand(1))
-    zero_copies = not attr_int(op, "allowzero")
-    wanted: list[Dim | None] = []
-    for i, t in enumerate(r.types(op.results[0])):
-        says = target[i] if target is not None else None
-        follows = says == -1 or (says == 0 and zero_copies)
-        wanted.append(r.size(t) if r.touches(t) and not follows else None)
-    r.set_numbers(op, 1, wanted)
+    types = r.types(op.results[0])
+    target = elements(op.operand(1)) or (None,) * len(types)
+    open_sizes = (-1,) if attr_int(op, "allowzero") else (-1, 0)
+    r.set_numbers(op, 1, [None if says in open_sizes else _stated(r, t, says) for t, says in zip(types, target)])
 
 
 def _expand(op: Op, r: Resizer) -> None:
     target = elements(op.operand(1))
     types = r.types(op.results[0])
-    count = len(target) if target is not None else len(types)
-    offset = len(types) - count
-    stays = [target is not None and target[i] == 1 for i in range(count)]
-    tail = types[offset:]
-    r.set_numbers(op, 1, [r.size(t) if r.touches(t) and not one else None for t, one in zip(tail, stays)])
+    says = target if target is not None else (None,) * len(types)
+    tail = types[len(types) - len(says) :]
+    r.set_numbers(op, 1, [None if n == 1 else _stated(r, t, n) for t, n in zip(tail, says)])
 
 
 def _constant_of_shape(op: Op, r: Resizer) -> None:
-    r.set_numbers(op, 0, [r.size(t) if r.touches(t) else None for t in r.types(op.results[0])])
+    types = r.types(op.results[0])
+    says = elements(op.operand(0)) or (None,) * len(types)
+    r.set_numbers(op, 0, [_stated(r, t, n) for t, n in zip(types, says)])
 
 
 def _tile(op: Op, r: Resizer) -> None:
@@ -103,9 +110,9 @@ def _split(op: Op, r: Resizer) -> None:
 
 def _slice(op: Op, r: Resizer) -> None:
     x = r.types(op.operand(0))
-    starts, ends = ints(op.operand(1)), ints(op.operand(2))
-    axes = ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(starts or ())))
-    steps = ints(op.operand(4)) if op.operand(4) is not None else (1,) * len(axes or ())
+    starts, ends = r.ints(op.operand(1)), r.ints(op.operand(2))
+    axes = r.ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(starts or ())))
+    steps = r.ints(op.operand(4)) if op.operand(4) is not None else (1,) * len(axes or ())
     if axes is None:
         return
     bounds: list[tuple[Dim | None, Dim | None]] = []
@@ -133,7 +140,7 @@ def _gather(op: Op, r: Resizer) -> None:
     x, result = r.types(op.operand(0)), r.types(op.results[0])
     value = op.operand(1)
     axis = axis_in(op, attr_int(op, "axis"), len(x))
-    indices = positions_of(value, ax.static(x[axis]))
+    indices = positions_of(value, ax.static(x[axis]), r.ints)
     if not r.touches(x[axis]) or indices is None:
         return
     assert value is not None
@@ -148,8 +155,8 @@ def _gather(op: Op, r: Resizer) -> None:
 
 
 def _pad(op: Op, r: Resizer) -> None:
-    x, pads = r.types(op.operand(0)), ints(op.operand(1))
-    axes = ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(x)))
+    x, pads = r.types(op.operand(0)), r.ints(op.operand(1))
+    axes = r.ints(op.operand(3)) if op.operand(3) is not None else tuple(range(len(x)))
     if pads is None or axes is None:
         return
     wanted: list[Dim | None] = [None] * len(pads)
@@ -172,6 +179,16 @@ def _resize(op: Op, r: Resizer) -> None:
         r.set_numbers(op, 3, [r.size(t) if r.touches(t) else None for t in r.types(op.results[0])])
 
 
+def _quantize(op: Op, r: Resizer) -> None:
+    """Blocks may lose positions, all of them the same number."""
+    block, x, scale = attr_int(op, "block_size"), r.types(op.operand(0)), r.types(op.operand(1))
+    if not block or len(x) != len(scale):
+        return
+    axis = axis_in(op, attr_int(op, "axis", 1), len(x))
+    if r.touches(x[axis]):
+        r.rw.set_attr(op, "block_size", r.number(op, x[axis]) // r.number(op, scale[axis]))
+
+
 def _matmul_nbits(op: Op, r: Resizer) -> None:
     r.rw.set_attr(op, "K", r.number(op, r.types(op.operand(0))[-1]))
     r.rw.set_attr(op, "N", r.number(op, r.types(op.operand(1))[0]))
@@ -184,6 +201,7 @@ _STANDARD: Mapping[str, Resize] = {
     "ConvInteger": _conv(0),
     "ConvTranspose": _conv(0),
     "DeformConv": _deform_conv,
+    "DequantizeLinear": _quantize,
     "Expand": _expand,
     "GRU": _recurrent,
     "Gather": _gather,
@@ -191,6 +209,7 @@ _STANDARD: Mapping[str, Resize] = {
     "LSTM": _recurrent,
     "Pad": _pad,
     "QLinearConv": _conv(0),
+    "QuantizeLinear": _quantize,
     "RNN": _recurrent,
     "RotaryEmbedding": attention.rotary(1),
     "Reshape": _reshape,
@@ -200,6 +219,8 @@ _STANDARD: Mapping[str, Resize] = {
     "Tile": _tile,
 }
 _CONTRIB: Mapping[str, Resize] = {
+    "DequantizeLinear": _quantize,
+    "QuantizeLinear": _quantize,
     "Attention": attention.projected,
     "DynamicQuantizeLSTM": _recurrent,
     "FusedConv": _conv(0),

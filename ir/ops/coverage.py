@@ -42,7 +42,7 @@ operator is carried through untouched: its declared types are believed, its axes
 
 def render() -> str:
     """The whole page."""
-    lines = [_line(lookup(kind), schema) for kind, schema in _operators().items()]
+    lines = [_line(lookup(kind), schema) for kind, schema in operators().items()]
     columns = [line.split(" | ") for line in lines]
     summary = "\n".join(_count(name, [c[i] for c in columns]) for i, name in enumerate(_COLUMNS, start=1))
     return _HEAD.format(opset=OPSET, summary=summary) + "\n".join(lines) + "\n"
@@ -56,7 +56,7 @@ def _count(name: str, words: list[str]) -> str:
     return f"* {name}: {counts} of {len(words)} operators"
 
 
-def _operators() -> dict[str, OpSchema | None]:
+def operators() -> dict[str, OpSchema | None]:
     """Operators of the standard domain at OPSET, and the table's: sorted, ONNX's own first."""
     found: dict[str, OpSchema | None] = {row.kind: None for row in known()}
     for name in {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}:

@@ -14,16 +14,26 @@ from typing import Any
 
 import numpy as np
 from kit.net import Net
+from onnx import ModelProto
 
 from mlc.backends.ort import Session
+from mlc.frontends.onnx import load
 from mlc.ir.axes import Axes, AxisClass, Index, analyse
 from mlc.ir.core import Attr, Module
+from mlc.ir.errors import MlcError
+from mlc.ir.evaluate import evaluate
+from mlc.ir.ops.axes_resizer import CannotResize
 from mlc.ir.rewrite import Rewriter
 from mlc.passes.prune.surgery import remove_units
 
 Array = np.ndarray[Any, Any]
 #: Functions of which removing units yields other numbers, not only fewer.
 CHANGED = ("count-sensitive", "attention-inner")
+#: Operators that mix the units of a class into each other while they carry them along.
+MIXED = {
+    "GRU", "LSTM", "LpNormalization", "RNN", "ReduceSum", "ReduceSumSquare",
+    "LRN",  # ONNX's reference runs over the channels as many times as there are images
+}  # fmt: skip
 
 
 class Alone:
@@ -84,10 +94,7 @@ class Alone:
 
     def cut(self, kept: Mapping[int, Index]) -> tuple[dict[int, Index], Module]:
         """A copy of the module that keeps these units only."""
-        twin = self.module.clone()
-        axes = analyse(twin, pin_outputs=False)
-        remove_units(Rewriter(twin), axes, kept)
-        return dict(kept), twin
+        return dict(kept), _cut(self.module, kept)
 
     def _survives(self, c: AxisClass) -> bool:
         """Whether a class occurs in a result: what is summed over is gone."""
@@ -105,6 +112,55 @@ class Alone:
             if not gap <= bound:
                 return f"{value.name} is off by {gap:.1e}: {self.types}"
         return ""
+
+
+def _cut(module: Module, kept: Mapping[int, Index]) -> Module:
+    twin = module.clone()
+    axes = analyse(twin, pin_outputs=False)
+    remove_units(Rewriter(twin), axes, kept)
+    return twin
+
+
+def removable(proto: ModelProto) -> tuple[int, str] | None:
+    """A model without inputs, one unit of every class taken away, class by class: how many, and what is wrong.
+
+    Shapes are compared, and numbers where the class is only carried along: equal to those of the cut result. None if
+    the model cannot be read or evaluated. A class that an operator refuses to shrink, with a reason, does not count.
+    """
+    try:
+        module = load(proto)
+        before = evaluate(module, {})
+    except MlcError:
+        return None
+    axes = analyse(module, pin_outputs=False)
+    done = 0
+    for c in axes.free:
+        if c.size == 1:
+            continue
+        kept = {c.id: np.delete(np.arange(c.size), c.size // 2)}
+        try:
+            after = evaluate(_cut(module, kept), {})
+        except CannotResize:
+            continue
+        done += 1
+        carried = not c.marks.keys() & set(CHANGED) and not op_kinds(module) & MIXED
+        for value, y, z in zip(module.graph.outputs, before, after):
+            if not isinstance(y, np.ndarray):
+                continue
+            y, text = _taken(axes, value, y, kept), [axes.text(t) for t in axes.of(value) or ()]
+            if y.shape != z.shape:
+                return done, f"{value.name}: {z.shape} instead of {y.shape}, {text}"
+            if (
+                carried
+                and c.id in axes.touched(value)
+                and not np.allclose(y.astype(float), z.astype(float), 1e-4, 1e-5, equal_nan=True)
+            ):
+                return done, f"{value.name}: other numbers, {text}"
+    return done, ""
+
+
+def op_kinds(module: Module) -> set[str]:
+    return {op.kind for op in module.graph.walk()}
 
 
 def _taken(axes: Axes, value: Any, array: Array, chosen: Mapping[int, Index]) -> Array:
