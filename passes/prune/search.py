@@ -16,6 +16,7 @@ from .ranges import ranges
 from .removal import Key, Removal
 from .rows import Array
 from .trace import NotTraced, Trace
+from .unread import unread
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,15 @@ class Search:
 
 
 def examine(module: Module, axes: Axes, group: Group, ops: Sequence[Op]) -> Found | None:
-    """What is redundant in a group. Raises NotTraced."""
-    t = trace(module, axes, group.axis_class, ops)
-    what = redundancy(t)
+    """What is redundant in a group; what nobody reads where the units cannot be followed. Raises NotTraced."""
+    try:
+        t = trace(module, axes, group.axis_class, ops)
+        what = redundancy(t)
+    except NotTraced:
+        t = Trace(module, axes, group.axis_class)  # without consumers: there is nothing to take over
+        what = unread(module, axes, group.axis_class, ops)
+        if what is None:
+            raise
     return Found(group, t, what, removal(axes, group, what)) if what is not None else None
 
 

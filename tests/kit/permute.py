@@ -63,9 +63,16 @@ def noise_floor(module: Module, feeds: Mapping[str, Array], before: Sequence[Arr
 
 
 def permutation_error(module: Module, axes: Axes, feeds: Mapping[str, Array], seed: int = 0) -> tuple[float, float]:
-    """What permuting every free class at once changes, and the bar for it; noise is only measured where it must be."""
+    """What permuting every free class at once changes, and the bar for it."""
     before = run(module, feeds)
-    error = relative(before, run(axes.permuted(permutations(axes, seed)), feeds))
+    return judged(module, feeds, before, run(axes.permuted(permutations(axes, seed)), feeds))
+
+
+def judged(
+    module: Module, feeds: Mapping[str, Array], before: Sequence[Array], after: Sequence[Array]
+) -> tuple[float, float]:
+    """The error of outputs that should be the same, and its bar; the noise is only measured where it must be."""
+    error = relative(before, after)
     return error, bar(noise_floor(module, feeds, before) if error >= TOLERANCE else 0.0)
 
 

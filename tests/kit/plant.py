@@ -8,9 +8,15 @@ import numpy as np
 
 from mlc.ir.axes import Axes, AxisClass
 from mlc.ir.constants import Constant
-from mlc.ir.core import Module, Op
+from mlc.ir.core import Module, Op, Value
 
 Edit = Callable[[np.ndarray], None]
+
+#: Where the zero point of integer codes stands, by operator and slot of the codes.
+ZERO_POINTS = {
+    ("DequantizeLinear", 0): 2, ("MatMulInteger", 1): 3, ("ConvInteger", 1): 3, ("QLinearConv", 3): 5,
+    ("com.microsoft::DynamicQuantizeLSTM", 1): 9, ("com.microsoft::DynamicQuantizeLSTM", 2): 11,
+}  # fmt: skip
 
 
 def is_consumer(op: Op, slot: int, axis: int) -> bool:
@@ -67,11 +73,28 @@ def duplicate(module: Module, axes: Axes, c: AxisClass, units: Sequence[int], of
 
 
 def zero(module: Module, axes: Axes, c: AxisClass, units: Sequence[int]) -> None:
-    def clear(rows: np.ndarray) -> None:
-        rows[list(units)] = 0
+    """The units are zero at every site: nothing makes them, nobody reads them; codes become their zero point."""
+    for site in c.sites:
+        value = module.constants[site.constant]
+        array = np.array(value.constant.array())
+        stands_for_zero = zero_code(value) if array.dtype.kind in "iu" else 0
+        if stands_for_zero is None:
+            continue  # zero points themselves
+        positions = np.isin(axes.units(axes.of(axes.module.constants[site.constant])[site.axis], c), list(units))
+        array[(slice(None),) * site.axis + (positions,)] = stands_for_zero
+        value.constant = Constant.of(array, value.constant.dtype)
 
-    for consumers in (False, True):
-        edit(module, axes, c, clear, consumers=consumers)
+
+def zero_code(value: Value) -> int | None:
+    """The integer that stands for zero in a tensor of codes; None for zero points themselves."""
+    use = value.uses[0]
+    if use.slot in (point for (kind, _), point in ZERO_POINTS.items() if kind == use.op.kind):
+        return None
+    slot = ZERO_POINTS.get((use.op.kind, use.slot))
+    point = use.op.operand(slot) if slot is not None else None
+    codes = np.unique(point.constant.array()) if point is not None else np.zeros(1, np.int64)
+    assert len(codes) == 1, "one zero point for all units"
+    return int(codes[0])
 
 
 KINDS = {"unread": unread, "constant": constant, "duplicate": duplicate}
