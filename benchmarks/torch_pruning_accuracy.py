@@ -21,11 +21,14 @@ from pathlib import Path
 import fashion_mnist
 import markdown
 import numpy as np
+import torch
 import torch_pruning_peer
 import torch_weights
 from torch import nn
 
 import mlc
+from mlc.backends.ort import Session
+from mlc.ir.core import Module
 
 RATIO = 0.5
 EPOCHS, RATE = 1, 2e-3
@@ -45,10 +48,20 @@ def contestants(net: nn.Module, shape: tuple[int, ...]) -> dict[str, nn.Module]:
     """The same network, half of its units removed by each side."""
     with tempfile.TemporaryDirectory() as folder:
         source = fashion_mnist.export(net, Path(folder) / "net.onnx")
-        own = torch_weights.restored(net, mlc.passes.Prune(ratio=RATIO, multiple=1)(mlc.load(source)))
+        module = mlc.passes.Prune(ratio=RATIO, multiple=1)(mlc.load(source))
+        own = torch_weights.restored(net, module)
+        check_restored(own, module, shape)
     with contextlib.redirect_stdout(io.StringIO()):
         peer = torch_pruning_peer.pruned(copy.deepcopy(net), RATIO, 1, shape)
     return {"Torch-Pruning": peer, "mlc": own}
+
+
+def check_restored(net: nn.Module, module: Module, shape: tuple[int, ...]) -> None:
+    """The network in torch computes what the pruned model does. Errors: AssertionError."""
+    images = np.random.default_rng(0).standard_normal((8, *shape), np.float32)
+    with torch.inference_mode():
+        logits = net(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, Session(module).run({"input": images})["logits"], rtol=1e-3, atol=1e-4)
 
 
 def outcomes(name: str, seed: int) -> tuple[float, Mapping[str, Run]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -17,13 +17,23 @@ def restored(net: nn.Module, pruned: Module) -> nn.Module:
 
     `net`: convolutions, linear layers and batch norms. Errors: KeyError names a tensor that the file lacks.
     """
-    twin = copy.deepcopy(net)
-    tensors = {name: value.constant.array() for name, value in pruned.constants.items() if value.constant is not None}
+    twin, tensors = copy.deepcopy(net), dict(_tensors(pruned))
     for name, layer in twin.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             _fill(layer, name, tensors)
             _resize(layer)
     return twin
+
+
+def _tensors(module: Module) -> Iterator[tuple[str, np.ndarray]]:
+    """Every constant by name, and by the other names it has: the exporter keeps one of equal tensors."""
+    for name, value in module.constants.items():
+        if value.constant is not None:
+            yield name, value.constant.array()
+    for op in module.walk():
+        source = op.operands[0] if op.kind == "Identity" else None
+        if source is not None and source.constant is not None:
+            yield op.results[0].name, source.constant.array()
 
 
 def _fill(layer: nn.Module, name: str, tensors: Mapping[str, np.ndarray]) -> None:
