@@ -17,6 +17,7 @@ WANTS = {
     "int": "a whole number",
     "name": "a name",
     "str": 'a string in quotes, such as "text"',
+    "word": "a name, or a string in quotes",
     "bool": "true or false",
     "ints": "a list of whole numbers, such as [4, 8]",
     "size": "a size such as 64KiB",
@@ -132,6 +133,12 @@ def _string(step: str, parameter: Parameter, node: ast.Expr) -> str:
     return node.value
 
 
+def _word(step: str, parameter: Parameter, node: ast.Expr) -> str:
+    if not isinstance(node, ast.Ref | ast.String):
+        raise _misfit(step, parameter, node)
+    return node.name if isinstance(node, ast.Ref) else node.value
+
+
 def _bool(step: str, parameter: Parameter, node: ast.Expr) -> bool:
     if not isinstance(node, ast.Flag) or node.value is None:
         raise _misfit(step, parameter, node)
@@ -150,6 +157,7 @@ _READERS: dict[str, Callable[[str, Parameter, ast.Expr], Value]] = {
     "int": _int,
     "name": _name,
     "str": _string,
+    "word": _word,
     "bool": _bool,
     "ints": _ints,
     "size": _size,

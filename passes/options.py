@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..ir import errors
 from ..ir.errors import Code
 
-Unit = Literal["ratio", "number", "int", "name", "str", "bool", "ints", "size", "data"]
+Unit = Literal["ratio", "number", "int", "name", "str", "word", "bool", "ints", "size", "data"]
 
 
 def option(
@@ -40,14 +40,14 @@ def format_value(value: Any, unit: str) -> str:
         return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
     if unit == "ratio":
         return f"{value * 100:g}%"
-    if unit == "str":
+    if unit == "str" or (unit == "word" and not value.isidentifier()):
         return f'"{value}"'
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "bool": (bool,),
-    "ints": (tuple,), "size": (int,), "data": (str,),
+    "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "word": (str,),
+    "bool": (bool,), "ints": (tuple,), "size": (int,), "data": (str,),
 }  # fmt: skip
 
 

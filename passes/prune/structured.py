@@ -26,6 +26,7 @@ from .reconstruct import reconstruct, results_kept
 from .saliency import DATA_CRITERIA
 from .scoring import CHOICES, chosen
 from .surgery import remove_units
+from .unstructured import SparsePlan, apply_sparse, check_options, pattern_of, plan_sparse
 
 STRONGEST = 0.95  # the ratio at strength 1
 
@@ -81,11 +82,22 @@ class Prune(Pass):
         "", unit="str", doc="ratios of their own for what patterns name, later ones first: 'layer4/**: 20%, head: 0%'",
     )  # fmt: skip
 
+    kind: str = option(
+        "structured", unit="word",
+        doc="structured: whole units; unstructured: single weights become zero; N:M such as 2:4: N of every M stay",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         if isinstance(self.overrides, Mapping):
             object.__setattr__(self, "overrides", to_text(self.overrides, f"{self.name}.overrides"))
         super().__post_init__()
         self.entries()
+        check_options(self)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """A pattern N:M is a ratio by itself."""
+        return () if pattern_of(self.kind) else super().free
 
     def entries(self) -> tuple[Override, ...]:
         """What `overrides` says."""
@@ -101,6 +113,8 @@ class Prune(Pass):
 
     @property
     def learns(self) -> bool:
+        if self.kind != "structured":
+            return self.criterion in ("auto", "activation")
         return self.reconstruct != "off" or chosen(self.criterion, data=True) in DATA_CRITERIA
 
     def fits(self, ctx: Context) -> bool:
@@ -109,9 +123,12 @@ class Prune(Pass):
 
     def at(self, strength: float) -> Self:
         """The ratio grows with the strength; an explicit one stays."""
-        return self if self.ratio is not None else replace(self, ratio=strength * STRONGEST)
+        return replace(self, ratio=strength * STRONGEST) if self.free else self
 
-    def plan(self, module: Module, ctx: Context) -> PrunePlan:
+    def plan(self, module: Module, ctx: Context) -> PrunePlan | SparsePlan:
+        return self._plan_units(module, ctx) if self.kind == "structured" else plan_sparse(self, module, ctx)
+
+    def _plan_units(self, module: Module, ctx: Context) -> PrunePlan:
         axes = analyse(module)
         nested = "both" if self.ratio is None else self.nested
         groups, skipped = find_groups(module, axes, ctx.scope, nested=nested, admit=self.admitted())
@@ -144,7 +161,9 @@ class Prune(Pass):
         plan = PrunePlan((*skipped, *left), ("only units that change no output were looked for",), rounds=rounds)
         return with_totals(plan, module, twin)
 
-    def apply(self, rw: Rewriter, plan: PrunePlan, ctx: Context) -> Sequence[Done]:
+    def apply(self, rw: Rewriter, plan: PrunePlan | SparsePlan, ctx: Context) -> Sequence[Done]:
+        if isinstance(plan, SparsePlan):
+            return apply_sparse(self, rw, plan, ctx)
         if plan.rounds:
             from .lossless import replay
 
