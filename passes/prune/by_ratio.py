@@ -54,10 +54,10 @@ def plan_by_ratio(
     notes = [f"{len(plans)} of {len(groups)} prunable groups lose units", *told, *overridden]
     notes += [*_compounds(module, axes, groups, plans), *_counted(groups, plans)]
     if step.fits(ctx):
-        sites, left = fit_sites(twin, changed, ctx.max_memory)
+        sites, left = fit_sites(twin, module, changed, ctx.max_memory)
         reserve_biases(Rewriter(twin, by=step.name), sites)
         skipped += left
-        notes.append(f"{len(sites)} operators behind them are fitted to {len(ctx.data or ())} samples")
+        notes.append(f"{len(sites)} operators that read them are fitted to {len(ctx.data or ())} samples")
     if work is not None:
         notes.append(_saved(work, step.ratio, {g.id: g.after for g in plans}))
     return with_totals(PrunePlan(tuple(skipped), tuple(notes), plans), module, twin)

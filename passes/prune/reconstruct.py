@@ -1,7 +1,7 @@
 """Least-squares reconstruction: what is left is fitted to what the whole model computed, layer by layer, closed form.
 
-After units are gone, every linear operator behind them (passes/linear.py) gets the weight and the bias that reproduce
-its old result best on the calibration data, from the inputs that the pruned model really gives it:
+After units are gone, every linear operator that read them (passes/linear.py) gets the weight and the bias that
+reproduce its old result best on the calibration data, from the inputs that the pruned model really gives it:
 
     min over W, b of  E |y - W x' - b|^2 + penalty * d * |W - W_cut|^2
 
@@ -58,10 +58,13 @@ class FitSite:
         return groups * depth * (2 * depth + outputs) * 8
 
 
-def fit_sites(module: Module, changed: Sequence[Value], memory: int | None) -> tuple[list[FitSite], list[Skipped]]:
+def fit_sites(
+    module: Module, dense: Module, changed: Sequence[Value], memory: int | None
+) -> tuple[list[FitSite], list[Skipped]]:
     """The operators of a pruned module that are to be fitted, front to back, and those that stay as they were cut.
 
-    `changed` are the constants that lost units.
+    `changed` are the constants that lost units since `dense`. Operators behind them that read as much as before are
+    not fitted: it costs several times more runs and gains little (docs/passes/prune.md).
     """
     level: dict[Value, int] = dict.fromkeys(changed, 0)
     sites: list[FitSite] = []
@@ -71,7 +74,7 @@ def fit_sites(module: Module, changed: Sequence[Value], memory: int | None) -> t
         if found is None:
             continue
         linear = linear_of(op)
-        if linear is not None and linear.data in level:
+        if linear is not None and linear.data in level and _lost_inputs(linear, dense):
             site = FitSite(linear, level[linear.data] + 1)
             why = _refusal(site, memory)
             if why is None:
@@ -83,6 +86,13 @@ def fit_sites(module: Module, changed: Sequence[Value], memory: int | None) -> t
             skipped.append(_not_fitted(op, SkipCode.NOT_FOLLOWED, f"{op.kind} is not fitted to the data"))
         level.update(dict.fromkeys(op.results, found))
     return sorted(sites, key=lambda s: s.level), skipped
+
+
+def _lost_inputs(linear: Linear, dense: Module) -> bool:
+    before, after = dense.constants[linear.weight.name].constant, linear.weight.constant
+    assert before is not None
+    assert after is not None
+    return before.shape[linear.input_axis] != after.shape[linear.input_axis]
 
 
 def _read_by(op: Op) -> Iterator[Value]:
@@ -149,7 +159,7 @@ def reconstruct(
 
     `cut` is `results_kept` of the module before. Needs `ctx.data` and `ctx.runner`.
     """
-    sites, _ = fit_sites(rw.module, changed, ctx.max_memory)
+    sites, _ = fit_sites(rw.module, dense, changed, ctx.max_memory)
     done: list[Done] = []
     for group in _runs(sites, (ctx.max_memory or DEFAULT_MEMORY) // SHARE):
         fits = _fit(group, rw.module, dense, cut, penalty, ctx)

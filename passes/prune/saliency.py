@@ -3,8 +3,8 @@
 All of them see second moments of the inputs of every consumer (a linear operator that sums over the units,
 passes/linear.py), from one streaming run of the whole model:
 
-* `activation`: energy of the unit's columns times the norm of the weights that read them, E|x_i|^2 |W_i|^2;
-* `redundancy`: the part of a unit's variance that the other units do not explain, 1 / ([C^-1]_ii C_ii);
+* `activation`: variance of the unit's columns times the norm of the weights that read them, C_ii |W_i|^2;
+* `redundancy`: the variance of the unit's columns that the other columns do not explain, 1 / [C^-1]_ii, times |W_i|^2;
 * `obs`: what the consumers lose when the other units make up for it (passes/prune/elimination.py).
 
 Scores of `activation` and `redundancy` have mean 1 in a group; `obs` is the relative error of the consumers.
@@ -32,7 +32,7 @@ from .groups import Group
 from .reconstruct import DEFAULT_MEMORY, FEWEST_ROWS, ROWS_PER_COLUMN, SHARE, pick
 
 Array = np.ndarray[Any, Any]
-DAMPING = 0.01  # of the mean variance
+DAMPING = 1e-4  # of the mean variance; what it adds to the cost of inputs that are always off must stay small
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,110 @@
+"""Operators as linear maps: rows times matrix is what the runtime computes; storing is the inverse of reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.net import Net
+from kit.permute import run
+
+from mlc.ir.core import Ints
+from mlc.ir.dtypes import DType
+from mlc.passes.linear import Linear, linear_of
+
+F32 = DType.F32
+
+
+def conv_net(rng, *, channels=4, outputs=6, kernel=(3, 3), attrs=None, size=(7, 8), group=1):
+    net = Net()
+    x = net.input("x", F32, 2, channels, *size)
+    w = net.const(rng.standard_normal((outputs, channels // group, *kernel)).astype(np.float32), "w")
+    b = net.const(rng.standard_normal(outputs).astype(np.float32), "b")
+    module = net.done(net.op("Conv", [x, w, b], attrs={"kernel_shape": Ints(kernel), "group": group, **(attrs or {})}))
+    return module, {"x": rng.standard_normal((2, channels, *size)).astype(np.float32)}
+
+
+def only_op(module) -> Linear:
+    found = [linear for op in module.graph.ops if (linear := linear_of(op)) is not None]
+    assert len(found) == 1
+    return found[0]
+
+
+def assert_is_the_map(module, feeds):
+    linear = only_op(module)
+    (y,) = run(module, feeds)
+    x = feeds["x"]
+    weight = linear.weight.constant.array()
+    rows, targets, matrix = linear.rows(x), linear.targets(y), linear.matrix(weight)
+    assert matrix.shape == linear.shape
+    assert rows.shape == (linear.groups, linear.count(x), linear.shape[2])
+    made = rows @ np.swapaxes(matrix, 1, 2)
+    bias = linear.op.operand(2)
+    if bias is not None:
+        made = made + bias.constant.array().reshape(linear.groups, 1, -1)
+    np.testing.assert_allclose(made, targets, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(linear.stored(matrix), weight)
+    picked = np.sort(np.random.default_rng(0).choice(linear.count(x), 3, replace=False))
+    np.testing.assert_array_equal(linear.rows(x, picked), rows[:, picked])
+    np.testing.assert_array_equal(linear.targets(y, picked), targets[:, picked])
+
+
+@given(
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([(1, 1), (3, 3), (2, 3), (5, 1)]),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_convolution_is_patches_times_matrix(group, kernel, strides, dilations, pads):
+    rng = np.random.default_rng(0)
+    attrs = {"strides": Ints(strides), "dilations": Ints(dilations), "pads": Ints(pads)}
+    assert_is_the_map(*conv_net(rng, kernel=kernel, attrs=attrs, size=(9, 10), outputs=8, group=group))
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
+def test_automatic_padding(mode, stride, kernel):
+    attrs = {"auto_pad": mode, "strides": Ints((stride, stride))}
+    assert_is_the_map(*conv_net(np.random.default_rng(1), kernel=kernel, attrs=attrs))
+
+
+@pytest.mark.parametrize("space", [(11,), (5, 4, 6)])
+def test_any_number_of_spatial_axes(space):
+    attrs = {"pads": Ints((1,) * (2 * len(space))), "strides": Ints((2,) * len(space))}
+    assert_is_the_map(*conv_net(np.random.default_rng(2), kernel=(3,) * len(space), attrs=attrs, size=space))
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_gemm(turned):
+    rng, net = np.random.default_rng(3), Net()
+    x = net.input("x", F32, 5, 4)
+    w = net.const(rng.standard_normal((6, 4) if turned else (4, 6)).astype(np.float32), "w")
+    b = net.const(rng.standard_normal(6).astype(np.float32), "b")
+    module = net.done(net.op("Gemm", [x, w, b], attrs={"transB": turned}))
+    assert_is_the_map(module, {"x": rng.standard_normal((5, 4)).astype(np.float32)})
+
+
+def test_matmul_of_any_rank():
+    rng, net = np.random.default_rng(4), Net()
+    x = net.input("x", F32, 2, 3, 5, 4)
+    module = net.done(net.op("MatMul", [x, net.const(rng.standard_normal((4, 6)).astype(np.float32), "w")]))
+    assert_is_the_map(module, {"x": rng.standard_normal((2, 3, 5, 4)).astype(np.float32)})
+
+
+def test_what_is_no_linear_map():
+    net = Net()
+    x = net.input("x", F32, 4, 4)
+    w = net.const(np.eye(4, dtype=np.float32), "w")
+    for module in (
+        net.op("MatMul", [w, x]),
+        net.op("MatMul", [x, x]),
+        net.op("Gemm", [x, w], attrs={"alpha": 2.0}),
+        net.op("Gemm", [x, w], attrs={"transA": 1}),
+        net.op("MatMul", [x, net.const(np.zeros((2, 4, 4), np.float32), "batched")]),
+        net.op("Relu", [x]),
+    ):
+        assert linear_of(module.op) is None
