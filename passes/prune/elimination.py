@@ -50,7 +50,7 @@ class _State:
         order = problem.columns.ravel()
         others = np.setdiff1d(np.arange(len(problem.moments)), order)
         order = np.concatenate([others, order])
-        self.m, self.others = problem.columns.shape[1], len(others)
+        self.m, self.others = int(problem.columns.shape[1]), len(others)
         self.inverse = linalg.inv(problem.damped(penalty)[np.ix_(order, order)], check_finite=False)
         self.weight = problem.weight.astype(np.float64)[:, order]
         energy = float(np.einsum("od,de,oe->", problem.weight, problem.moments, problem.weight, optimize=True))
@@ -58,7 +58,7 @@ class _State:
 
     @property
     def units(self) -> int:
-        return (int(self.inverse.shape[0]) - self.others) // self.m
+        return (self.weight.shape[1] - self.others) // self.m
 
     def costs(self) -> Array:
         """What each unit that is left would add to the relative error."""
