@@ -170,6 +170,7 @@ _CONTRIB: Mapping[str, AxesRule] = {
     "MatMulIntegerToFloat": quantized.matmul_integer_to_float,
     "MatMulNBits": quantized.matmul_nbits,
     "MultiHeadAttention": attention_contrib.multi_head,
+    "NhwcConv": linear.nhwc_conv,
     "QAttention": attention_contrib.quantized,
     "QGemm": quantized.qgemm,
     "QLinearAveragePool": window.pool,

@@ -115,22 +115,40 @@ def deform_conv(op: Op, s: Solver) -> None:
             s.pin(op, t, "spatial")
 
 
+def nhwc_conv(op: Op, s: Solver) -> None:
+    """com.microsoft: x [N, space.., C], weight [O, kernel.., C / group], bias [O]; result [N, space.., O]."""
+    x, w = (_channels_first(s.need(op, slot)) for slot in (0, 1))
+    outputs = _outputs(op, s, x, w, (0, 1))
+    _per_output(op, s, outputs, (2,))
+    spatial = [s.pinned(op, d, "spatial") for d in s.shape(op.results[0])[1:-1]]
+    s.out(op, [x[0], *spatial, ax.resolve(outputs)])
+
+
+def _channels_first(t: Axis) -> Axis:
+    return (t[0], t[-1], *t[1:-1]) if t else t
+
+
 def convolve(op: Op, s: Solver, slots: tuple[int, int], *, per_output: Sequence[int]) -> None:
+    """x [N, C, space..], weight [O, C / group, kernel..]; result [N, O, space..]."""
     x, w = s.need(op, slots[0]), s.need(op, slots[1])
+    _finish_conv(op, s, x, _outputs(op, s, x, w, slots), per_output)
+
+
+def _outputs(op: Op, s: Solver, x: Axis, w: Axis, slots: tuple[int, int]) -> AxisType:
+    """The channels of the result; those of x and of the weight unified."""
     group = attr_int(op, "group", 1)
     _pin_window(op, s, x, w)
     if group == 1:
         contract(op, s, x[1], w[1], slots)
-        outputs = w[0]
-    else:
-        g = ax.atom(group)
-        per_group = ax.static(w[0])
-        if per_group is None:
-            raise Opaque("symbolic-size")
-        outputs = ax.prod((g, ax.atom(per_group // group)))
-        s.unify(op, w[0], outputs)
-        s.unify(op, x[1], ax.prod((g, w[1])))
-    _finish_conv(op, s, x, outputs, per_output)
+        return w[0]
+    count = ax.static(w[0])
+    if count is None:
+        raise Opaque("symbolic-size")
+    g = ax.atom(group)
+    outputs = ax.prod((g, ax.atom(count // group)))
+    s.unify(op, w[0], outputs)
+    s.unify(op, x[1], ax.prod((g, w[1])))
+    return outputs
 
 
 def conv_transpose(op: Op, s: Solver) -> None:
@@ -157,11 +175,15 @@ def _pin_window(op: Op, s: Solver, x: Axis, w: Axis) -> None:
         s.pin(op, t, "spatial")
 
 
-def _finish_conv(op: Op, s: Solver, x: Axis, outputs: AxisType, per_output: Sequence[int]) -> None:
-    for slot in per_output:
+def _per_output(op: Op, s: Solver, outputs: AxisType, slots: Sequence[int]) -> None:
+    for slot in slots:
         parameter = s.operand(op, slot)
         if parameter:
             broadcast(op, s, [(outputs,), parameter])
+
+
+def _finish_conv(op: Op, s: Solver, x: Axis, outputs: AxisType, per_output: Sequence[int]) -> None:
+    _per_output(op, s, outputs, per_output)
     spatial = [s.pinned(op, d, "spatial") for d in s.shape(op.results[0])[2:]]
     s.out(op, [x[0], ax.resolve(outputs), *spatial])
 

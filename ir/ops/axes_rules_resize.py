@@ -23,10 +23,12 @@ __all__ = ["RESIZE", "CannotResize", "Resizer"]
 
 
 def _conv(slot: int) -> Resize:
+    """Groups, counted in the weight of `slot`: [O, C / group, ..], or [C, O / group, ..] where it is transposed."""
+
     def resize(op: Op, r: Resizer) -> None:
-        group, x = attr_int(op, "group", 1), r.types(op.operand(slot))
-        if group > 1 and r.touches(x[1]):
-            r.rw.set_attr(op, "group", r.count(op, x[1], group))
+        group, w = attr_int(op, "group", 1), r.types(op.operand(slot))
+        if group > 1 and w and r.touches(w[0]):
+            r.rw.set_attr(op, "group", r.count(op, w[0], group))
 
     return resize
 
@@ -35,7 +37,7 @@ def _deform_conv(op: Op, r: Resizer) -> None:
     x, groups = r.types(op.operand(0)), attr_int(op, "offset_group", 1)
     if groups > 1 and r.touches(x[1]):
         r.rw.set_attr(op, "offset_group", r.count(op, x[1], groups))
-    _conv(0)(op, r)
+    _conv(1)(op, r)
 
 
 def _recurrent(op: Op, r: Resizer) -> None:
@@ -197,9 +199,9 @@ def _matmul_nbits(op: Op, r: Resizer) -> None:
 _STANDARD: Mapping[str, Resize] = {
     "Attention": attention.standard,
     "ConstantOfShape": _constant_of_shape,
-    "Conv": _conv(0),
-    "ConvInteger": _conv(0),
-    "ConvTranspose": _conv(0),
+    "Conv": _conv(1),
+    "ConvInteger": _conv(1),
+    "ConvTranspose": _conv(1),
     "DeformConv": _deform_conv,
     "DequantizeLinear": _quantize,
     "Expand": _expand,
@@ -208,7 +210,7 @@ _STANDARD: Mapping[str, Resize] = {
     "GroupNormalization": _group_norm("num_groups"),
     "LSTM": _recurrent,
     "Pad": _pad,
-    "QLinearConv": _conv(0),
+    "QLinearConv": _conv(3),
     "QuantizeLinear": _quantize,
     "RNN": _recurrent,
     "RotaryEmbedding": attention.rotary(1),
@@ -223,11 +225,12 @@ _CONTRIB: Mapping[str, Resize] = {
     "QuantizeLinear": _quantize,
     "Attention": attention.projected,
     "DynamicQuantizeLSTM": _recurrent,
-    "FusedConv": _conv(0),
+    "FusedConv": _conv(1),
     "GroupNorm": _group_norm("groups"),
     "GroupQueryAttention": attention.group_query,
     "MatMulNBits": _matmul_nbits,
     "MultiHeadAttention": attention.multi_head,
+    "NhwcConv": _conv(1),
     "QAttention": attention.projected_alike,
     "RotaryEmbedding": attention.rotary(2),
     "SkipGroupNorm": _group_norm("groups"),

@@ -42,7 +42,18 @@ def qlinear_conv(op: Op) -> list[Inferred]:
 def convolved(op: Op, slot: int) -> Shape:
     """The shape of a convolution with the weight in `slot`: N, output channels, one size per spatial axis."""
     weight = shape(op, slot)
+    return _convolved(op, shape_or_unknown(op, 0, len(weight)), weight)
+
+
+def nhwc_conv(op: Op) -> list[Inferred]:
+    """com.microsoft: channels last in the input, in the weight [O, kernel.., C / group] and in the result."""
+    weight = shape(op, 1)
     source = shape_or_unknown(op, 0, len(weight))
+    first, *rest = _convolved(op, *((s[0], s[-1], *s[1:-1]) for s in (source, weight)))
+    return [Inferred(TensorType(dtype(op), (first, *rest[1:], rest[0])))]
+
+
+def _convolved(op: Op, source: Shape, weight: Shape) -> Shape:
     if len(source) < 2 or len(weight) != len(source):
         raise broken(op, f"the input has rank {len(source)} and the weight {len(weight)}")
     groups = attr_int(op, "group", 1)

@@ -244,6 +244,7 @@ _ROWS: tuple[OpDef, ...] = (
     ),
     _row(_MS + "FusedGemm", contraction.gemm, macs=cost.gemm, weights=(0, 1, 2)),
     _row(_MS + "FusedConv", window.conv, macs=cost.convolution(), weights=(1, 2)),
+    _row(_MS + "NhwcConv", window.nhwc_conv, macs=cost.convolution(), weights=(1, 2)),
     _row(_MS + "SkipLayerNormalization", contrib.skip_norm, weights=(2, 3, 4), reference=ref.skip_layer_norm),
     _row(_MS + "SkipSimplifiedLayerNormalization", contrib.skip_norm, weights=(2, 3), reference=ref.skip_rms_norm),
     _row("SimplifiedLayerNormalization", reduction.layer_norm, weights=(1,), reference=ref.rms_norm),

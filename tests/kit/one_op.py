@@ -4,12 +4,13 @@
     alone.permuted()    the classes that were permuted, and what is wrong ("" if nothing is)
     alone.removed()     the same with units removed; explicit sizes of the op follow (RESIZE)
 
-Without inputs every axis is free that the rule leaves free. The runtime computes, not mlc's own references.
+Without inputs every axis is free that the rule leaves free. The runtime computes, not mlc's own references; an
+`oracle` (operands to results, in numpy) stands in where the runtime has no kernel for the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,9 @@ class Alone:
         results: int = 1,
         *,
         opset: int = 21,
+        oracle: Callable[..., Sequence[Array]] | None = None,
     ) -> None:
+        self._oracle = oracle
         net = Net(opset=opset)
         net.module.opsets["com.microsoft"] = 1
         values = [None if a is None else net.const(a, f"x{i}") for i, a in enumerate(operands)]
@@ -66,12 +69,19 @@ class Alone:
         return [self.axes.text(t) for t in self.axes.of(self.op.results[0]) or ()]
 
     def run(self) -> list[Array]:
-        return _run(self.module)
+        return self._run(self.module)
+
+    def _run(self, module: Module) -> list[Array]:
+        if self._oracle is None:
+            return [np.asarray(y) for y in Session(module, optimize=False).run({}).values()]
+        (op,) = module.graph.ops
+        arrays = [None if v is None or v.constant is None else v.constant.array() for v in op.operands]
+        return list(self._oracle(op, *arrays))
 
     def permuted(self, seed: int = 0, *, bound: float = 1e-5) -> tuple[int, str]:
         rng = np.random.default_rng(seed)
         chosen: dict[int, Index] = {c.id: rng.permutation(c.size) for c in self.axes.free}
-        return len(chosen), self._compare(chosen, _run(self.axes.permuted(chosen)), bound)
+        return len(chosen), self._compare(chosen, self._run(self.axes.permuted(chosen)), bound)
 
     def removed(
         self, seed: int = 0, *, only: Sequence[int] | None = None, bound: float = 1e-5, shapes: bool = False
@@ -90,7 +100,7 @@ class Alone:
         """The same with the units that are to stay given."""
         chosen, twin = self.cut(kept)
         exact = all(not c.marks.keys() & set(CHANGED) and self._survives(c) for c in self.axes.free if c.id in kept)
-        return len(chosen), self._compare(chosen, _run(twin), bound if exact and not shapes else None)
+        return len(chosen), self._compare(chosen, self._run(twin), bound if exact and not shapes else None)
 
     def cut(self, kept: Mapping[int, Index]) -> tuple[dict[int, Index], Module]:
         """A copy of the module that keeps these units only."""
@@ -173,7 +183,3 @@ def _taken(axes: Axes, value: Any, array: Array, chosen: Mapping[int, Index]) ->
 def _some(c: AxisClass, rng: np.random.Generator) -> Index:
     """A random part of the units, never all and never none, in order."""
     return np.sort(rng.choice(c.size, int(rng.integers(1, c.size)), replace=False))
-
-
-def _run(module: Module) -> list[Array]:
-    return [np.asarray(y) for y in Session(module, optimize=False).run({}).values()]
