@@ -208,6 +208,31 @@ ROWS: dict[str, tuple[str, list[Array | None], dict[str, Any], int, list[int]]] 
         [3, 2],
     ),
     "grid_sample": ("GridSample", [f32(2, 3, 8, 8), np.tanh(f32(2, 4, 5, 2))], {}, 1, [5, 4, 3, 2]),
+    "roi_pool": (
+        "MaxRoiPool",
+        [f32(1, 3, 8, 8), np.array([[0, 1, 1, 5, 5], [0, 0, 2, 7, 7]], np.float32)],
+        {"pooled_shape": Ints((2, 2))},
+        1,
+        [3, 2],
+    ),
+    "resize": (
+        "Resize",
+        [f32(2, 3, 4, 4), None, np.array([1, 1, 2, 1], np.float32)],
+        {"mode": "linear"},
+        1,
+        [4, 3, 2],
+    ),
+    "resize_sizes": ("Resize", [f32(2, 3, 4, 4), None, None, i64(2, 3, 7, 4)], {"mode": "nearest"}, 1, [4, 3, 2]),
+    "stft": ("STFT", [f32(3, 16, 1), i64(4)[0], f32(8)], {}, 1, [3]),
+    "reverse_sequence": ("ReverseSequence", [f32(4, 3, 5), i64(2, 4, 1)], {}, 1, [5]),
+    "global_lp_pool": ("GlobalLpPool", [f32(2, 3, 4, 5)], {"p": 2}, 1, [5, 4, 3, 2]),
+    "qlinear_conv": (
+        "QLinearConv",
+        [u8(2, 4, 5, 5), S, Z, i8(6, 2, 3, 3), scales(6), np.zeros(6, np.int8), S, Z, np.arange(6, dtype=np.int32)],
+        {"group": 2},
+        1,
+        [3, 2, 2, 2],
+    ),
     "mean_variance": ("MeanVarianceNormalization", [f32(2, 3, 4, 5)], {}, 1, [5, 4, 3, 2]),
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from kit.net import Net
+from kit.permute import permutations
 from onnx import ModelProto
 
 from mlc.backends.ort import Session
@@ -79,8 +80,7 @@ class Alone:
         return list(self._oracle(op, *arrays))
 
     def permuted(self, seed: int = 0, *, bound: float = 1e-5) -> tuple[int, str]:
-        rng = np.random.default_rng(seed)
-        chosen: dict[int, Index] = {c.id: rng.permutation(c.size) for c in self.axes.free}
+        chosen: dict[int, Index] = permutations(self.axes, seed)
         return len(chosen), self._compare(chosen, self._run(self.axes.permuted(chosen)), bound)
 
     def removed(
