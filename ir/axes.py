@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from . import axis_types as ax
+from .axis_admissible import Admissible, Group
 from .axis_dependence import dependence
 from .axis_expand import Array, Choice, Index, expand, gather, length, units
 from .axis_solver import Axis, Opaque, Solver
@@ -111,6 +112,14 @@ class Axes:
     @cached_property
     def _dependence(self) -> Mapping[Atom, tuple[Atom, ...]]:
         return dependence(self)
+
+    def admissible(self, c: AxisClass) -> Group:
+        """The groups of transformations that the class admits at its sites (axis_admissible.py)."""
+        return self.transformations.group(c.atom)
+
+    @cached_property
+    def transformations(self) -> Admissible:
+        return Admissible(self)
 
     def choice(self, chosen: Mapping[int, Index]) -> Choice:
         """Units by class id, checked: [n], or [n_u1, ..., n] for a class that depends on others.

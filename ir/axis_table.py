@@ -4,7 +4,8 @@
                   "sites": [{"constant", "axis", "path"}], "marks": [...], "depends_on": [...], "admissible": [...]}]}
 
 Everything is a JSON type; classes come in the order of their numbers. `path` shows how the class sits in the axis;
-`depends_on` names the classes each of whose units may order this one in its own way, outermost first.
+`depends_on` names the classes each of whose units may order this one in its own way, outermost first; `admissible` what
+a class admits beyond the permutations that every free one does.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from __future__ import annotations
 from typing import Any
 
 from .axes import Axes, AxisClass, Site
+from .axis_admissible import Group
 from .axis_types import Pin
 
-__all__ = ["axis_table"]
+__all__ = ["BEYOND", "axis_table"]
+
+BEYOND = {
+    Group.POSITIVE_DIAGONAL: "positive-diagonal",
+    Group.SIGN: "sign",
+    Group.ORTHOGONAL: "orthogonal",
+    Group.GL: "invertible",
+}
 
 
 def axis_table(axes: Axes) -> dict[str, Any]:
@@ -31,7 +40,7 @@ def _row(axes: Axes, c: AxisClass) -> dict[str, Any]:
         "sites": [_site(site) for site in c.sites],
         "marks": sorted(c.marks),
         "depends_on": [u.name for u in axes.depends(c)],
-        "admissible": [],
+        "admissible": [name for group, name in BEYOND.items() if group in axes.admissible(c)],
     }
 
 
