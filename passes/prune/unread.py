@@ -2,30 +2,26 @@
 
 Following a class exactly (follow.py) fails where its units pass a recurrent layer, a body of control flow, or weights
 that are computed from constants (dequantized, reshaped). Whether a unit is *read* needs less: every op either looks at
-each unit by itself, or sums the units up with weights, and then the weights of the unit must be zero.
+each unit by itself, or sums the units up with weights, and then the weights of the unit must be zero. The range of a
+dynamic quantization reads every unit that is not zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module, Op, Value
-from ...ir.evaluate import evaluate_op
-from ...ir.ops.access import attr_int
+from ...ir.core import Module, Op
 from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
-from . import flow as fl
 from .depend import Redundancy
 from .rows import Array
+from .statics import Side, Statics, sums
 from .trace import NotTraced
+from .zeros import Zeros
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
-#: Where the zero point of an integer weight stands, by the slot of the weight.
-_ZERO_POINTS = {("MatMulInteger", 0): 2, ("MatMulInteger", 1): 3, ("ConvInteger", 1): 3, ("QLinearConv", 3): 5}
 #: Ops that look at every unit by itself, beside elementwise ones: true where the class is still there in a result.
 _PASSES = """
 AveragePool BatchNormalization Cast Concat DequantizeLinear Expand Flatten Gather GlobalAveragePool GlobalMaxPool
@@ -42,7 +38,7 @@ def unread(module: Module, axes: Axes, target: AxisClass, ops: Sequence[Op]) -> 
     """
     if "count-sensitive" in target.marks:
         return None  # a norm or a softmax reads every unit
-    walk = _Walk(module, axes, target, np.zeros(target.size, bool))
+    walk = _Walk(module, axes, target)
     try:
         for op in ops:
             walk.visit(op)
@@ -55,105 +51,45 @@ def unread(module: Module, axes: Axes, target: AxisClass, ops: Sequence[Op]) -> 
     return Redundancy(gone, none, none, none, kept, np.zeros((len(gone), len(kept)))) if len(gone) else None
 
 
-@dataclass
 class _Walk:
-    module: Module
-    axes: Axes
-    target: AxisClass
-    read: Array  # which units an op multiplies by anything but zero
-    consumed: bool = False
-    static: set[Value] = field(default_factory=set)  # computed from constants alone
-    arrays: dict[Value, Array] = field(default_factory=dict)
+    def __init__(self, module: Module, axes: Axes, target: AxisClass) -> None:
+        self.read: Array = np.zeros(target.size, bool)  # which units an op multiplies by anything but zero
+        self.consumed = False
+        self.statics = Statics(module, axes, target)
+        self.zeros = Zeros(self.statics)
 
     def visit(self, op: Op) -> None:
         """Mark the units that the op reads. Raises NotTraced."""
         if op.is_terminator or op.regions or op.kind in ("Shape", "Size"):
             return  # bodies are walked by their own ops
-        if all(v is None or self._is_static(v) for v in op.operands) and not lookup(op.kind).has(Trait.RANDOM):
-            self.static.update(op.results)  # makes a weight
-            return
+        if self.statics.admit(op):
+            return  # makes a weight
         contracted = False
-        for sides in _sums(op):
+        for sides in sums(op):
             contracted |= self._contract(op, sides)
-        if not contracted and any(self._carries(v) for v in op.operands if v is not None and not self._is_static(v)):
+        moving = [v for v in op.operands if v is not None and v not in self.statics and self.statics.places(v)]
+        if moving and not contracted:
             self._pass(op)
+        self.zeros.visit(op)
 
-    def _contract(self, op: Op, sides: Sequence[tuple[int, int]]) -> bool:
+    def _contract(self, op: Op, sides: Sequence[Side]) -> bool:
         """One sum over an axis: `sides` are the operands with that axis, of which a static one must be zero."""
-        found = [(v, slot, axis) for slot, axis in sides if (v := op.operand(slot)) is not None and self._at(v, axis)]
-        if not found:
+        held = [(slot, axis) for slot, axis in sides if axis in self.statics.places(op.operand(slot))]
+        if not held:
             return False
-        value, slot, axis = next((side for side in found if self._is_static(side[0])), (None, 0, 0))
-        types = self.axes.of(value) if value is not None else None
-        if value is None or types is None:
+        static = [side for side in held if op.operand(side[0]) in self.statics]
+        if not static:
             raise NotTraced(op, "it is contracted between two computed tensors")
-        array = self._centered(op, slot, self._array(value))
-        axis %= array.ndim
-        used = np.asarray(array.any(axis=tuple(a for a in range(array.ndim) if a != axis)))
-        self.read |= used[fl.unit_positions(self.axes.units(types[axis], self.target))].any(axis=1)
+        self.read |= self.statics.nonzero(op, *static[0])
         self.consumed = True
         return True
 
     def _pass(self, op: Op) -> None:
-        known = op.kind in PASSES or lookup(op.kind).has(Trait.ELEMENTWISE) or any(True for _ in _sums(op))
+        if op.kind == "DynamicQuantizeLinear":
+            self.read |= ~self.zeros.of(op.operand(0))
+            return
+        known = op.kind in PASSES or lookup(op.kind).has(Trait.ELEMENTWISE) or any(True for _ in sums(op))
         if not known:
             raise NotTraced(op, "the operator is not followed")
-        if not any(self._carries(v) for v in op.results):
+        if not any(self.statics.places(v) for v in op.results):
             raise NotTraced(op, "its units are summed up")
-
-    def _carries(self, value: Value) -> bool:
-        return any(self.target in self.axes.within(t) for t in self.axes.of(value) or ())
-
-    def _at(self, value: Value, axis: int) -> bool:
-        types = self.axes.of(value)
-        return types is not None and self.target in self.axes.within(types[axis])
-
-    def _centered(self, op: Op, slot: int, codes: Array) -> Array:
-        """Integer weights less their zero point, one for all or one for each output (their other axis)."""
-        place = _ZERO_POINTS.get((op.kind, slot))
-        point = op.operand(place) if place is not None else None
-        if point is None:
-            return codes
-        if not self._is_static(point):
-            raise NotTraced(op, "its zero point is computed")
-        zero = self._array(point)
-        columns = op.kind == "MatMulInteger" and slot == 1  # [..., inputs, outputs]; all others have outputs first
-        if zero.ndim == 1 and not columns:
-            zero = zero.reshape(-1, *(1,) * (codes.ndim - 1))
-        return np.asarray(codes.astype(np.int64) - zero.astype(np.int64))
-
-    def _is_static(self, value: Value) -> bool:
-        return value.constant is not None or value in self.static
-
-    def _array(self, value: Value) -> Array:
-        """What a static value is."""
-        if value.constant is not None:
-            return value.constant.array()
-        if value not in self.arrays:
-            assert value.op is not None
-            arrays = [None if v is None else self._array(v) for v in value.op.operands]
-            self.arrays.update(zip(value.op.results, evaluate_op(value.op, arrays, module=self.module)))
-        return self.arrays[value]
-
-
-def _sums(op: Op) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The sums that an op makes: for each the operands that hold the summed axis, and which axis it is."""
-    if op.kind in ("Conv", "ConvInteger"):
-        yield ((1, 1),)
-    elif op.kind == "QLinearConv":
-        yield ((3, 1),)
-    elif op.kind == "ConvTranspose":
-        yield ((1, 0),)
-    elif op.kind == "Gemm":
-        yield ((1, 1 if attr_int(op, "transB") else 0), (0, 0 if attr_int(op, "transA") else 1))
-    elif op.kind in ("MatMul", "MatMulInteger"):
-        yield ((1, _rows(op.operands[1])), (0, -1))
-    elif op.kind in _RECURRENT:
-        yield ((1, 2),)  # inputs [directions, gates * hidden, inputs]
-        yield ((2, 2),)  # states [directions, gates * hidden, hidden]
-
-
-def _rows(matrix: Value | None) -> int:
-    """The summed axis of the second operand of a matrix product."""
-    rank = getattr(matrix.type, "rank", 2) if matrix is not None else 2
-    return -2 if rank > 1 else -1
