@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import linalg
 
 Array = np.ndarray[Any, Any]
 
@@ -116,6 +115,8 @@ class CrossMoments:
 
 def _ridge(covariance: Array, residual: Array, penalty: float) -> Array:
     """(C + penalty * mean(diag C) * I)^-1 residual; where the data is constant there is nothing to correct."""
+    from scipy import linalg  # slow to import; most runs fit nothing
+
     damping = penalty * float(np.trace(covariance)) / len(covariance)
     if damping <= 0:
         return np.zeros_like(residual)

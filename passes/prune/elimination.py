@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import linalg
 
 Array = np.ndarray[Any, Any]
 
@@ -47,6 +46,8 @@ class _State:
     """
 
     def __init__(self, problem: Problem, penalty: float) -> None:
+        from scipy import linalg  # slow to import; most runs need none of it
+
         order = problem.columns.ravel()
         others = np.setdiff1d(np.arange(len(problem.moments)), order)
         order = np.concatenate([others, order])
@@ -58,7 +59,7 @@ class _State:
 
     @property
     def units(self) -> int:
-        return (self.weight.shape[1] - self.others) // self.m
+        return int(self.weight.shape[1] - self.others) // self.m
 
     def costs(self) -> Array:
         """What each unit that is left would add to the relative error."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import linalg
 
 from ...ir.axes import Axes, AxisClass
 from ...ir.core import Module
@@ -128,6 +127,8 @@ def activation(problems: Sequence[Problem], units: int) -> Scores:
 
 
 def redundancy(problems: Sequence[Problem], units: int) -> Scores:
+    from scipy import linalg  # slow to import; most runs need none of it
+
     total = np.zeros(units)
     for p in problems:
         unexplained = 1.0 / np.diag(linalg.inv(p.damped(DAMPING), check_finite=False))
