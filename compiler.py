@@ -27,12 +27,14 @@ from .backends.onnx import save as _save
 from .backends.ort import Session
 from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
+from .dsl.build import Limit
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
 from .dsl.facts import facts_of
 from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.program import Program
 from .dsl.recipe import Recipe
+from .dsl.strengths import choose
 from .frontends.data import load_npz
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
@@ -45,7 +47,7 @@ from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging,
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.ports import Data
 from .passes.statistics import StreamingStatistics
-from .passes.strength import DRIFT_LIMIT, Trial, largest, smallest
+from .passes.strength import Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +178,6 @@ class _Compilation:
         self.context = _context(self.target, self.data, self.eval, options, self.judge.binding)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
-        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
         steps = self._choose_strength()
         module, reports = self._transform(steps)
         out = layout.out if keep else None
@@ -192,40 +193,32 @@ class _Compilation:
     # -- strength ----------------------------------------------------------------------------------------------
 
     def _choose_strength(self) -> tuple[PlannedStep, ...]:
-        """The steps with their free fields set, when there is something to judge a choice by.
+        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
+        choice = choose(
+            self.program,
+            verdicts=self._trial,
+            drift=self._drift,
+            can_run=self.judge.can_run,
+            samples=self.eval is not None,
+        )
+        self.trials = list(choice.trials)
+        self.warnings += choice.warnings
+        return choice.steps
 
-        Bounds on cost ask for the smallest strength that meets them, bounds on quality (or, without bounds, the
-        allowed drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
-        """
-        steps = self.program.planned()
-        costs = [x for x in self.program.limits if x.metric in COSTS - {"latency"}]
-        quality = [x for x in self.program.limits if x.metric not in COSTS]
-        if not self.program.free or not (costs or self.eval is not None):
-            return steps
-        if costs:
-            check_sizes(costs, sizes(self.source, self.judge.binding)["macs"])
-            found, trials = smallest(lambda s: self._excess(_at(steps, s), costs), lambda excess: excess <= 0)
-            strength = 1.0 if found is None else found
-        elif not self.judge.can_run:
-            self.warnings.append("free strengths were left alone: the model is not run, so nothing can judge them")
-            return steps
-        elif quality:
-            strength, trials = largest(lambda s: self._excess(_at(steps, s), quality), lambda excess: excess <= 0)
-        else:
-            strength, trials = largest(lambda s: self._drift(_at(steps, s)), lambda drift: drift <= DRIFT_LIMIT)
-        self.trials = [("bound" if costs or quality else "drift", t) for t in trials]
-        return _at(steps, strength)
-
-    def _excess(self, steps: tuple[PlannedStep, ...], limits: Sequence[Any]) -> float:
-        """By how much the worst bound is missed (<= 0: all hold), measured on the emitted file."""
+    def _trial(self, steps: tuple[PlannedStep, ...], limits: Sequence[Limit]) -> tuple[Verdict, ...]:
+        """The bounds judged on the file that some steps make; what no bound asks for is not measured."""
         module = self.source.clone()
         run(steps, module, self.context)
+        asked = {x.metric for x in limits}
         with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
             emitted, _ = self._emit(module, Path(folder) / "model.onnx", check="none")
-            if any(x.metric not in COSTS for x in limits):
+            if asked - COSTS:
                 agreement, accuracy = self.judge.agreement(Session(emitted.path, threads=self.threads))
                 emitted = dataclasses.replace(emitted, agreement=agreement, accuracy=accuracy)
-            return max(v.excess for v in judge(limits, self._facts(emitted)))
+            if "latency" in asked:
+                timing = time_files(emitted.path, self.judge, seed=self.options.seed)
+                emitted = dataclasses.replace(emitted, latency=timing)
+            return judge(limits, self._facts(emitted))
 
     def _drift(self, steps: tuple[PlannedStep, ...]) -> float:
         module = self.source.clone()
@@ -364,14 +357,6 @@ def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:
     """Whether outputs stayed equal although a step was told to change numbers: then they prove nothing."""
     drift = outcome.metrics.get("drift")
     return step.action.effect.lossy and not step.action.free and drift is not None and abs(drift) < _UNMOVED
-
-
-def _at(steps: tuple[PlannedStep, ...], strength: float) -> tuple[PlannedStep, ...]:
-    """The steps with the free fields of lossy passes set for one strength."""
-    return tuple(
-        dataclasses.replace(s, action=s.action.at(strength)) if s.action.free and s.action.effect.lossy else s
-        for s in steps
-    )
 
 
 def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:

@@ -1,0 +1,79 @@
+"""Choosing the strength of a recipe's free fields: what a choice is judged by, and the search for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..passes.pipeline import PlannedStep
+from ..passes.strength import DRIFT_LIMIT, Trial, largest, smallest
+from .build import Limit
+from .judge import COSTS, Verdict
+from .program import Program
+
+Steps = tuple[PlannedStep, ...]
+#: A trial must keep a latency bound with this much to spare, so that the measurement of the artifact confirms it.
+SPARE = 0.02
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The steps with their free fields set, what was tried and by what it was judged, and why nothing was."""
+
+    steps: Steps
+    trials: tuple[tuple[str, Trial], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def choose(
+    program: Program,
+    *,
+    verdicts: Callable[[Steps, Sequence[Limit]], Sequence[Verdict]],
+    drift: Callable[[Steps], float],
+    can_run: bool,
+    samples: bool,
+) -> Choice:
+    """The steps with their free fields set, when there is something to judge a choice by.
+
+    Bounds on cost ask for the smallest strength that meets them, bounds on quality (or, without bounds, the allowed
+    drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
+    `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges.
+    """
+    steps = program.planned()
+    if not program.free:
+        return Choice(steps)
+    costs = [x for x in program.limits if x.metric in COSTS]
+    quality = [x for x in program.limits if x.metric not in COSTS]
+    if not can_run and (any(x.metric == "latency" for x in costs) or (samples and not costs)):
+        return Choice(steps, warnings=(_BLIND,))
+    if costs:
+        found, trials = smallest(lambda s: excess(verdicts(at(steps, s), costs)), lambda over: over <= 0)
+        return _chosen(steps, 1.0 if found is None else found, "bound", trials)
+    if not samples:
+        return Choice(steps)
+    if quality:
+        best, trials = largest(lambda s: excess(verdicts(at(steps, s), quality)), lambda over: over <= 0)
+        return _chosen(steps, best, "bound", trials)
+    best, trials = largest(lambda s: drift(at(steps, s)), lambda moved: moved <= DRIFT_LIMIT)
+    return _chosen(steps, best, "drift", trials)
+
+
+_BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
+
+
+def _chosen(steps: Steps, strength: float, by: str, trials: Sequence[Trial]) -> Choice:
+    return Choice(at(steps, strength), tuple((by, t) for t in trials))
+
+
+def excess(verdicts: Sequence[Verdict]) -> float:
+    """By how much the worst bound is missed; at most 0 where all hold, latency with something to spare."""
+    return max(v.excess + (SPARE * v.limit.value if v.limit.metric == "latency" else 0.0) for v in verdicts)
+
+
+def at(steps: Steps, strength: float) -> Steps:
+    """The steps with the free fields of lossy passes set for one strength."""
+    return tuple(
+        dataclasses.replace(s, action=s.action.at(strength)) if s.action.free and s.action.effect.lossy else s
+        for s in steps
+    )

@@ -1,0 +1,139 @@
+"""Free strengths under bounds on cost: bisection, noise, what is confirmed on the emitted file. No time is asserted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.real import RealModel, real_models
+from kit.two_layers import two_layers
+
+import mlc
+from mlc.cli import run
+from mlc.dsl.build import Limit
+from mlc.dsl.judge import Measured, Verdict, judge
+from mlc.dsl.program import Program
+from mlc.dsl.strengths import SPARE, Steps, choose, excess
+from mlc.passes.strength import EVALUATIONS
+
+
+def ratio_of(steps: Steps) -> float:
+    ratio = steps[0].action.ratio
+    assert ratio is not None
+    return ratio
+
+
+# -- the search, against simulated models ------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.floats(0.02, 1.2), st.floats(0.0, 0.1), st.integers(0, 99))
+def test_the_strength_that_is_chosen_was_seen_to_hold(bound, noise, seed):
+    """A model whose time falls with the ratio, measured with noise: whatever is chosen kept the bound, and some."""
+    program = Program.of(f"prune where latency <= {bound:.4f}x")
+    rng = np.random.default_rng(seed)
+    seen: dict[float, float] = {}
+
+    def verdicts(steps: Steps, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        time = (1 - ratio_of(steps)) * (1 + noise * rng.standard_normal())
+        seen[ratio_of(steps)] = time
+        return judge(limits, {"latency": Measured(time, 1.0)})
+
+    def drift(_: Steps) -> float:
+        raise AssertionError("nobody asks for it")
+
+    choice = choose(program, verdicts=verdicts, drift=drift, can_run=True, samples=False)
+    (limit,) = program.limits
+    assert len(choice.trials) <= EVALUATIONS
+    held = [ratio for ratio, time in seen.items() if time <= limit.value * (1 - SPARE)]
+    chosen = ratio_of(choice.steps)
+    if chosen in held:
+        assert all(by == "bound" for by, _ in choice.trials)
+    else:
+        assert chosen == pytest.approx(0.95), "nothing held: as strong as it gets"
+        assert not any(t.held for _, t in choice.trials)
+    if noise == 0 and chosen in held:
+        assert chosen - max((r for r in seen if r not in held), default=0.0) <= 0.95 / 2 ** (EVALUATIONS - 2) + 1e-9
+
+
+def test_latency_wants_something_to_spare():
+    (limit,) = Program.of("prune where latency <= 8ms").limits
+    for time, holds in ((0.0079, False), (0.0078, True), (0.0085, False)):
+        assert (excess([Verdict(limit, time, time <= 0.008)]) <= 0) is holds
+    size = dataclasses.replace(limit, metric="size", value=100.0)
+    assert excess([Verdict(size, 100.0, True)]) == 0
+
+
+def test_a_model_that_is_not_run_is_left_alone():
+    def verdicts(_: Steps, __: Sequence[Limit]) -> Sequence[Verdict]:
+        raise AssertionError("nothing can be measured")
+
+    choice = choose(
+        Program.of("prune where latency <= 0.5x"), verdicts=verdicts, drift=lambda _: 0.0, can_run=False, samples=False
+    )
+    assert choice.steps[0].action.ratio is None
+    assert "nothing can judge them" in choice.warnings[0]
+
+
+# -- from end to end ---------------------------------------------------------------------------------------------
+
+
+def check_latency(report: dict, path: Path | None, missed: tuple) -> None:
+    """The report's verdict is that of its own measurement of the emitted file."""
+    (bound,) = report["bounds"]
+    timing = report["measurements"]["latency"]
+    upper = 1 / timing["low"]
+    assert bound["measured"] == pytest.approx(upper)
+    assert bound["holds"] == (bound["measured"] <= float(bound["bound"].split("<=")[1].strip().rstrip("x")))
+    assert bool(missed) != bound["holds"]
+    assert report["status"] == ("done" if bound["holds"] else "missed")
+    assert path is not None
+    assert (path / "model.onnx").is_file()
+    assert 1 <= len(report["trials"]) <= EVALUATIONS
+
+
+@pytest.mark.parametrize("bound", ["0.7x", "1000x", "0.0001x"])
+def test_latency_is_bounded_through_strength(tmp_path: Path, bound: str) -> None:
+    source, out = two_layers(tmp_path, width=2048), tmp_path / "out.mlc"
+    result = mlc.compile(source, f"prune where latency <= {bound}", output=out)
+    check_latency(result.report, result.path, result.missed)
+    tried = result.report["trials"]
+    step = result.report["steps"][0]
+    if bound == "1000x":
+        assert [t["strength"] for t in tried] == [0.0]
+        assert step["after"]["params"] == step["before"]["params"]
+    if bound == "0.0001x":
+        assert [t["strength"] for t in tried] == [0.0, 1.0]
+        assert result.missed
+        assert step["after"]["params"] < 0.1 * step["before"]["params"]
+
+
+def test_a_missed_latency_exits_3_and_saves_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mlc"
+    code = run(["compile", str(two_layers(tmp_path)), "--recipe", "prune where latency <= 0.0001x", "-o", str(out)])
+    assert code == 3
+    assert (out / "model.onnx").is_file()
+    assert "latency <= 0.0001x" in capsys.readouterr().err
+
+
+@real_models("mnist_cnn")
+@pytest.mark.parametrize("metric", ["flops", "params", "size"])
+@pytest.mark.parametrize("recipe", ["prune", "prune(allocation=flops)"])
+def test_bounds_on_real_models_are_met_with_little_to_spare(
+    model: RealModel, metric: str, recipe: str, tmp_path: Path
+) -> None:
+    result = mlc.compile(model.path, f"{recipe} where {metric} <= 0.5x", output=tmp_path / "out.mlc")
+    (bound,) = result.report["bounds"]
+    assert bound["holds"]
+    assert 0.25 < bound["measured"] <= 0.5
+
+
+@real_models("mnist_cnn")
+def test_latency_on_a_real_model(model: RealModel, tmp_path: Path) -> None:
+    result = mlc.compile(model.path, "prune where latency <= 0.6x", output=tmp_path / "out.mlc")
+    check_latency(result.report, result.path, result.missed)
