@@ -90,7 +90,7 @@ def units(t: AxisType, target: Atom) -> Index:
 
 def gather(array: Array, types: Sequence[AxisType], choice: Choice) -> Array:
     """A tensor with the chosen units, along every axis. Inner classes go first: their orders go by old outer units."""
-    inner = _innermost_first(choice)
+    inner = innermost_first({v: us for v, us in choice.outer.items() if v in choice.units})
     for v in inner:
         for axis in range(len(types)):
             array = _along(array, types, axis, v, choice.only(v))
@@ -101,16 +101,16 @@ def gather(array: Array, types: Sequence[AxisType], choice: Choice) -> Array:
     return array
 
 
-def _innermost_first(choice: Choice) -> list[Atom]:
+def innermost_first(outer: Mapping[Atom, tuple[Atom, ...]]) -> list[Atom]:
     """Classes that are chosen for each outer unit, each in front of the classes it depends on."""
     depth: dict[Atom, int] = {}
 
     def level(v: Atom) -> int:
         if v not in depth:
-            depth[v] = 1 + max((level(u) for u in choice.outer.get(v, ())), default=0)
+            depth[v] = 1 + max((level(u) for u in outer.get(v, ())), default=0)
         return depth[v]
 
-    return sorted((v for v in choice.units if choice.outer.get(v)), key=level, reverse=True)
+    return sorted((v for v in outer if outer[v]), key=level, reverse=True)
 
 
 def _along(array: Array, types: Sequence[AxisType], axis: int, v: Atom, choice: Choice) -> Array:

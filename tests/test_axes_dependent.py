@@ -10,6 +10,7 @@ import pytest
 from kit.layers import Layers
 from kit.nets import NETS
 from kit.permute import Array, permutations, relative, run
+from kit.random_orders import random_orders
 from kit.real import real_models
 from kit.widen import run_wide, widened
 
@@ -40,16 +41,6 @@ DEPENDENT: Mapping[str, list[tuple[int, tuple[int, ...]]]] = {
     "experts_dense": [(10, (4,))],
 }
 SINGLE = {"block_quantized", "group_norm", "transposed"}  # no double kernels
-
-
-def random_orders(axes: Axes, seed: int) -> dict[int, Array]:
-    """A permutation of every free class; of a dependent one, one for each combination of outer units."""
-    rng = np.random.default_rng(seed)
-    chosen = {}
-    for c in axes.free:
-        outer = tuple(u.size for u in axes.depends(c))
-        chosen[c.id] = np.stack([rng.permutation(c.size) for _ in np.ndindex(*outer)]).reshape(*outer, c.size)
-    return chosen
 
 
 def found(axes: Axes) -> list[tuple[int, tuple[int, ...]]]:

@@ -9,8 +9,10 @@ from kit.layers import Built, Layers, image, tokens
 from kit.nets import NETS
 from kit.nets_attention import attention
 from kit.permute import Array, relative, run
+from kit.real import real_models
 from kit.widen import run_wide, widened
 
+from mlc.frontends.onnx import load
 from mlc.ir.axes import Axes, AxisClass, analyse
 from mlc.ir.axis_admissible import Group
 from mlc.ir.axis_maps import MapSpec
@@ -181,3 +183,17 @@ def test_what_is_not_admissible_changes_the_outputs(name):
 
 def _differ(a: list[Array], b: list[Array]) -> bool:
     return relative(a, b) > 1e-4 or not all(np.isfinite(y).all() for y in b)
+
+
+@real_models("mobilenet_v2", "opennsfw", "ppocrv4_rec", "silero_vad_sequence")
+def test_real_models_keep_their_outputs_under_what_they_admit(model):
+    """All classes at once, for each group."""
+    module, feeds = load(model.path), model.feeds(0)
+    axes, before, rng = analyse(module), run(module, feeds), np.random.default_rng(0)
+    asked = 0
+    for group in BEYOND:
+        maps = {c.id: unit_map(group, c.size, rng) for c in axes.free if group in axes.admissible(c)}
+        asked += len(maps)
+        if maps:
+            assert relative(before, run(MapSpec(axes, maps).applied(), feeds)) < 1e-4
+    assert asked

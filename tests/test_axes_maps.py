@@ -10,11 +10,13 @@ from kit.elements import unit_map
 from kit.layers import Built, Layers, rows
 from kit.nets import NETS
 from kit.permute import permutations, relative, run
+from kit.random_orders import random_orders
 from kit.widen import run_wide, widened
 
 from mlc.ir.axes import AxisClass, Site, analyse
 from mlc.ir.axis_admissible import Group
-from mlc.ir.axis_maps import MapSpec, UnitMap, along, kronecker
+from mlc.ir.axis_maps import MapSpec, UnitMap
+from mlc.ir.axis_matrix import Matrices, along, kronecker
 from mlc.ir.axis_spec import PermSpec, index_map, prune_groups
 from mlc.ir.axis_types import Atom, Prod, Sum
 from mlc.ir.constants import Constant
@@ -96,9 +98,10 @@ def test_products_are_kronecker_and_sums_block_diagonal(m, n, k, l, seed):  # no
     u, v = Atom(n), Atom(k)
     T, S = rng.standard_normal((m, n)), rng.standard_normal((l, k))
     x = rng.standard_normal((n, k))
-    assert np.allclose(along(x.reshape(-1), kronecker(Prod((u, v)), {u: T, v: S}), 0), (T @ x @ S.T).reshape(-1))
+    chosen = Matrices({u: T, v: S}, {})
+    assert np.allclose(along(x.reshape(-1), kronecker(Prod((u, v)), chosen, {}), 0), (T @ x @ S.T).reshape(-1))
     y, z = rng.standard_normal(n), rng.standard_normal(k)
-    both = along(np.concatenate([y, z]), kronecker(Sum((u, v)), {u: T, v: S}), 0)
+    both = along(np.concatenate([y, z]), kronecker(Sum((u, v)), chosen, {}), 0)
     assert np.allclose(both, np.concatenate([T @ y, S @ z]))
 
 
@@ -110,6 +113,53 @@ def test_maps_compose():
     apart = MapSpec(analyse(one.applied()), two.maps).applied()
     for name, value in two.after(one).applied().constants.items():
         assert np.allclose(value.constant.array(), apart.constants[name].constant.array(), 1e-5)
+
+
+@given(st.integers(1, 3), st.integers(2, 4), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_a_dependent_class_gives_blocks(m, n, k, seed):
+    """T_u[i, j] T_v(j): inner matrices go by the old outer unit, then the outer units mix."""
+    rng = np.random.default_rng(seed)
+    u, v = Atom(n), Atom(k)
+    T, S = rng.standard_normal((m, n)), rng.standard_normal((n, 2, k))
+    x = rng.standard_normal((n, k))
+    whole = kronecker(Prod((u, v)), Matrices({u: T, v: S}, {v: (u,)}), {})
+    assert np.allclose(whole @ x.reshape(-1), (T @ np.einsum("jab,jb->ja", S, x)).reshape(-1))
+
+
+@pytest.mark.parametrize("name", ["grouped", "shufflenet", "multiplier", "bert", "gqa_decoder", "cross_attention"])
+def test_dependent_orders_as_matrices(name):
+    axes = analyse(NETS[name]()[0])
+    orders, maps = random_orders(axes, 0), {}
+    for id, order in orders.items():
+        matrices = np.eye(order.shape[-1])[order]
+        maps[id] = UnitMap(matrices, matrices)
+    assert any(order.ndim > 1 for order in orders.values())
+    assert same(MapSpec(axes, maps).applied(), axes.permuted(orders))
+    with pytest.raises(ValueError, match="old units"):
+        MapSpec(axes, maps).inverse()
+
+
+@pytest.mark.parametrize("name", ["grouped", "bert", "gqa_decoder"])
+def test_every_outer_unit_has_a_transformation_of_its_own(name):
+    """Each head's values turn by a matrix of their own; scales apart for each group."""
+    module, feeds = NETS[name]()
+    module = widened(module)
+    axes, before = analyse(module), run_wide(module, feeds)
+    rng, asked = np.random.default_rng(0), 0
+    for c in axes.free:
+        outer = tuple(u.size for u in axes.depends(c))
+        for group in (Group.POSITIVE_DIAGONAL, Group.GL):
+            if outer and group in axes.admissible(c):
+                one = [unit_map(group, c.size, rng) for _ in np.ndindex(*outer)]
+                out, into = (
+                    np.stack(side).reshape(*outer, c.size, c.size) for side in zip(*((m.out, m.into) for m in one))
+                )
+                spec = MapSpec(axes, {c.id: UnitMap(out, into, group)})
+                assert relative(before, run_wide(spec.applied(), feeds)) < 1e-9
+                assert spec.inverse().after(spec).arrays()
+                asked += 1
+    assert asked
 
 
 def linear_pair() -> Built:
@@ -174,7 +224,7 @@ def test_maps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="does not admit PERM"):
         MapSpec.transport(axes, {axes.pinned[0].id: np.eye(axes.pinned[0].size)})
     wrong = unit_map(Group.SIGN, c.size, rng)
-    with pytest.raises(ValueError, match="not of the group"):
+    with pytest.raises(ValueError, match="not of POSITIVE_DIAGONAL"):
         MapSpec(axes, {c.id: UnitMap(wrong.out, wrong.into, Group.POSITIVE_DIAGONAL)})
     with pytest.raises(ValueError, match="different groups"):
         UnitMap.reordered(np.arange(3)).after(unit_map(Group.SIGN, 3, rng))

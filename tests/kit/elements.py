@@ -8,7 +8,8 @@ import numpy as np
 
 from mlc.ir.axes import Axes, AxisClass
 from mlc.ir.axis_admissible import Group
-from mlc.ir.axis_maps import UnitMap, along, kronecker
+from mlc.ir.axis_maps import UnitMap
+from mlc.ir.axis_matrix import Matrices, along, kronecker
 from mlc.ir.constants import Constant
 from mlc.ir.core import Module
 
@@ -41,6 +42,6 @@ def forced(axes: Axes, c: AxisClass, m: UnitMap) -> Module:
         value = twin.constants[name]
         reads = axes.transformations.exponents(c.atom, Group.PERM).get((name, axis), 1) < 0
         types = axes.of(axes.module.constants[name])
-        matrix = kronecker(types[axis], {c.atom: m.into if reads else m.out})
+        matrix = kronecker(types[axis], Matrices({c.atom: m.into if reads else m.out}, {}), {})
         value.constant = Constant.of(np.ascontiguousarray(along(value.constant.array(), matrix, axis)))
     return twin
