@@ -285,3 +285,61 @@ def test_the_residual_width_of_real_models(model):
     before, after = run(module, feeds), run(load(to_proto(pruned)), feeds)
     assert [(y.shape, y.dtype) for y in before] == [(y.shape, y.dtype) for y in after]
     assert all(np.isfinite(y).all() for y in after)
+
+
+# -- every net ---------------------------------------------------------------------------------------------------
+
+#: A layer norm, a group norm or a softmax runs over units that leave: nothing makes up for that exactly.
+NOT_EXACT = frozenset({"bert", "vit", "fused_split", "cross_attention", "group_norm", "experts_dense"})
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5])
+@pytest.mark.parametrize("name", NETS)
+def test_everything_at_once_leaves_consistently(name, ratio):
+    """Every class that may lose units does: recurrent, tied, shuffled, grouped, in bodies; the file says the same."""
+    module, feeds = NETS[name]()
+    step = Prune(ratio=ratio, nested="both", widths=True, multiple=1)
+    pruned = step(module)
+    free = {c.id for c in analyse(module).free if "block-size" not in c.marks}
+    small = {c.id for c in analyse(module).free if c.size * ratio < 1}
+    assert free - small <= {g.id for g in plan_of(pruned).groups} <= free
+    assert relative(run(pruned, feeds), run(load(to_proto(pruned)), feeds)) == 0.0
+    twin = module.clone()
+    zeroed(twin, step)
+    exact = relative(run(twin, feeds), run(step(twin), feeds))
+    assert exact < 1e-5 or name in NOT_EXACT
+
+
+def recurrent(kind: str, directions: int, extras: bool) -> tuple[Module, dict]:
+    """A recurrent layer whose whole sequence and last state are both used; `extras`: initial states, peepholes."""
+    net = Layers(1)
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    x = net.input("x", DType.F32, 5, 2, 10)
+    operands = [
+        net.dense(x, 10, 7), net.weight(directions, gates * 8, 7), net.weight(directions, gates * 8, 8),
+        net.const(net.draw(directions, 2 * gates * 8), "bias"),
+    ]  # fmt: skip
+    if extras:
+        states = range(2 if kind == "LSTM" else 1)
+        operands += [None, *(net.const(net.draw(directions, 2, 8), f"state{i}") for i in states)]
+        operands += [net.const(net.draw(directions, 3 * 8), "peepholes")] if kind == "LSTM" else []
+    attrs = {"hidden_size": 8, "direction": "bidirectional" if directions == 2 else "reverse"}
+    results = net.node(kind, operands, None, attrs, count=3 if kind == "LSTM" else 2).results
+    sequence = net.reshape(net.transpose(results[0], 2, 0, 1, 3), 2, 5, directions * 8)
+    last = net.reshape(net.transpose(results[1], 1, 0, 2), 2, directions * 8)
+    total = net.op("ReduceSum", [sequence, net.ints(1)], attrs={"keepdims": 0})
+    module = net.done(net.op("Add", [net.dense(total, directions * 8, 3), net.dense(last, directions * 8, 3)]))
+    return module, {"x": np.random.default_rng(2).standard_normal((5, 2, 10)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_hidden_states_leave_with_their_gates(kind, directions, extras):
+    module, feeds = recurrent(kind, directions, extras)
+    step = Prune(ratio=0.5, multiple=1)
+    zeroed(module, step)
+    pruned = step(module)
+    assert sorted((g.before, g.after) for g in plan_of(pruned).groups) == [(7, 4), (8, 4)]
+    assert next(op for op in pruned.walk() if op.kind == kind).attrs["hidden_size"] == 4
+    assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
