@@ -99,6 +99,13 @@ ROWS: dict[str, tuple[str, list[Array | None], dict[str, Any], int, list[int]]] 
         1,
         [10, 5, 4, 4, 2, 2],
     ),
+    "fused_present": (
+        MS + "Attention",
+        [f32(B, T, 10), f32(10, 24), f32(24)],
+        {"num_heads": 2},
+        2,
+        [10, 5, 4, 2, 2],
+    ),
     "fused_cached": (
         MS + "Attention",
         [f32(B, T, 10), f32(10, 24), f32(24), None, f32(2, B, 2, P, 4)],

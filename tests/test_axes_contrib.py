@@ -202,7 +202,7 @@ ROWS: dict[str, tuple[str, list[Array | None], dict[str, Any], int, list[int]]] 
     "one_hot": ("OneHot", [i64(1, 0, 3), i64(4), f32(2)], {}, 1, [3]),
     "regions": (
         "RoiAlign",
-        [f32(1, 3, 8, 8), np.abs(f32(2, 4)), i64(0, 0)],
+        [f32(2, 3, 8, 8), np.abs(f32(2, 4)) * 2, i64(0, 1)],
         {"output_height": 2, "output_width": 2},
         1,
         [3, 2],
@@ -262,3 +262,12 @@ def test_units_can_be_removed(name: str) -> None:
         for seed in range(2):
             assert alone.removed(seed, only=[c.id], shapes=name in MIXED) == (1 if c.size > 1 else 0, "")
     assert alone.removed(shapes=name in MIXED) == (len(sizes), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("nbits_part_of_a_block", "block-size"), ("nbits_packed_zeros", "packed"), ("lstm", "gate"), ("stft", "time")],
+)
+def test_pins_say_why(name: str, code: str) -> None:
+    alone, _ = _alone(name)
+    assert code in {c.pin.code for c in alone.axes.pinned if c.pin is not None}

@@ -51,6 +51,10 @@ def bias_add(op: Op, x: Array, bias: Array, skip: Array) -> Sequence[Array]:
     return [x + bias + skip]
 
 
+def einsum(op: Op, a: Array, b: Array) -> Sequence[Array]:
+    return [np.einsum(str(op.attrs["equation"]), a, b)]
+
+
 ROWS: dict[str, tuple[str, list[Array], dict[str, Any], int, Callable[..., Sequence[Array]], list[int]]] = {
     "conv": (MS + "NhwcConv", [f32(2, 5, 5, 4), f32(8, 3, 3, 4), f32(8)], {}, 1, nhwc_conv, [8, 4, 2]),
     "conv_groups": (
@@ -79,6 +83,15 @@ ROWS: dict[str, tuple[str, list[Array], dict[str, Any], int, Callable[..., Seque
         [5, 4, 3, 2, 2],
     ),
     "split_gelu": (MS + "BiasSplitGelu", [f32(2, 3, 8), f32(8)], {}, 1, split_gelu, [4, 3, 2]),
+    # the runtime wants the same number of axes under every ellipsis
+    "einsum": (
+        "Einsum",
+        [f32(6, 2, 3, 4), f32(2, 4, 5)],
+        {"equation": "...ij,...jk->...ik"},
+        1,
+        einsum,
+        [6, 5, 4, 3, 2],
+    ),
     "bias_add": (MS + "BiasAdd", [f32(2, 3, 8), f32(8), f32(2, 3, 8)], {}, 1, bias_add, [8, 3, 2]),
 }
 

@@ -35,6 +35,7 @@ def _slice(n: int, start: int, end: int, step: int) -> Alone:
         (6, [5, 4, 3, 2, 1, 0], [6]),  # a table of its own: the list is free, the axis is not
         (6, [-1, -2], [2]),
         (5, [3, 3, 0], [3]),
+        (8, [2, 4], [2]),  # a stride that begins inside its factor
     ],
 )
 def test_gather(n: int, positions: list[int], sizes: list[int]) -> None:
@@ -74,7 +75,8 @@ def test_any_list_of_positions(data: st.DataObject) -> None:
         counts = data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3))
         strides = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 6]), min_size=3, max_size=3))
         grid = np.indices(counts).reshape(len(counts), -1)
-        positions = [int(p) % n for p in grid.T @ np.array(strides[: len(counts)])]
+        first = data.draw(st.integers(0, n - 1))
+        positions = [(first + int(p)) % n for p in grid.T @ np.array(strides[: len(counts)])]
     alone = _gather(n, positions)
     seed = data.draw(st.integers(0, 99))
     assert alone.permuted(seed)[1] == ""

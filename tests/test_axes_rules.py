@@ -63,6 +63,22 @@ def test_rules_on_all_conformance_cases():
     assert set(AXES) - set(permuted) <= UNASKED
 
 
+#: Forms that the first cases of their kind do not have.
+FORMS = """
+    spacetodepth_crd_mode_example simple_rnn_batchwise gru_batchwise lstm_batchwise dequantizelinear_blocked
+    quantizelinear_blocked_symmetric depthtospace_crd_mode_example attention_4d_gqa_with_past_and_present
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rules_on_rarer_forms():
+    names = {f"test_{name}" for name in FORMS.split()}
+    found = [case for case in cases(("node",)) if case.name in names]
+    assert {case.name for case in found} == names
+    assert [equivariant(case)[1] for case in found] == [""] * len(found)
+    assert [removable(with_constants(case))[1] for case in found] == [""] * len(found)
+
+
 # -- totality ------------------------------------------------------------------------------------------------------
 
 

@@ -106,18 +106,24 @@ def embed_norm(op: Op) -> list[Inferred]:
     return [made, Inferred(TensorType(DType.I32, (batch,))), made]
 
 
-def attention(op: Op) -> list[Inferred]:
-    """Attention and QAttention: input [B, S, in], fused weight [in, q + k + v]; present is [2, B, heads, T, head]."""
-    batch, sequence, _ = shape(op)
-    sizes = attr_ints(op, "qkv_hidden_sizes")
-    hidden = sizes[2] if sizes else _dims.floordiv(shape(op, 1)[-1], 3)
-    heads = attr_int(op, "num_heads", 1)
-    element = dtype(op) if dtype(op).is_float else DType.F32
-    present = (2, batch, heads, _dims.fresh(), _dims.floordiv(hidden, heads))
-    return [
-        Inferred(TensorType(element, (batch, sequence, hidden))),
-        Inferred(TensorType(element, present)),
-    ]
+def attention(past: int) -> Infer:
+    """Attention, QAttention: input [B, S, in], weight [in, q + k + v], past [2, B, heads, P, head] in its own slot.
+
+    Results: [B, S, v], and present [2, B, heads, P + S, head].
+    """
+
+    def infer(op: Op) -> list[Inferred]:
+        batch, sequence, _ = shape(op)
+        sizes = attr_ints(op, "qkv_hidden_sizes")
+        hidden = sizes[2] if sizes else _dims.floordiv(shape(op, 1)[-1], 3)
+        heads = attr_int(op, "num_heads", 1)
+        element = dtype(op) if dtype(op).is_float else DType.F32
+        cached = 0 if op.operand(past) is None else shape(op, past)[3]
+        length = cached if attr_int(op, "past_present_share_buffer") else _dims.add(cached, sequence)
+        present = (2, batch, heads, length, _dims.floordiv(hidden, heads))
+        return [Inferred(TensorType(element, (batch, sequence, hidden))), Inferred(TensorType(element, present))]
+
+    return infer
 
 
 def multi_head_attention(op: Op) -> list[Inferred]:
