@@ -82,17 +82,19 @@ def fit_sites(
                 found = site.level
             else:
                 skipped.append(why)
-        elif linear is None and _is_cut(op, level):
+        elif op.regions and any(
+            _reads_less(inner, dense, level) for region in op.regions.values() for inner in region.walk()
+        ):
+            skipped.append(_not_fitted(op, SkipCode.CONTROL_FLOW, f"what its {op.kind} bodies compute is not watched"))
+        elif linear is None and _reads_less(op, dense, level):
             skipped.append(_not_fitted(op, SkipCode.NOT_FOLLOWED, f"{op.kind} is not fitted to the data"))
         level.update(dict.fromkeys(op.results, found))
     return sorted(sites, key=lambda s: s.level), skipped
 
 
 def _lost_inputs(linear: Linear, dense: Module) -> bool:
-    before, after = dense.constants[linear.weight.name].constant, linear.weight.constant
-    assert before is not None
-    assert after is not None
-    return before.shape[linear.input_axis] != after.shape[linear.input_axis]
+    before, after = _shape(dense.constants[linear.weight.name]), _shape(linear.weight)
+    return before[linear.input_axis] != after[linear.input_axis]
 
 
 def _read_by(op: Op) -> Iterator[Value]:
@@ -101,11 +103,18 @@ def _read_by(op: Op) -> Iterator[Value]:
         yield from (v for v in inner.operands if v is not None)
 
 
-def _is_cut(op: Op, level: Mapping[Value, int]) -> bool:
-    """Whether the op computes with a weight that lost units, on values that did."""
-    weights = [v for v in op.operands if v is not None and v in level and v.constant is not None and v.type.rank > 1]  # type: ignore[union-attr]
+def _reads_less(op: Op, dense: Module, level: Mapping[Value, int]) -> bool:
+    """Whether the op computes with weights that lost units on values that did, or on its own state."""
+    if op.regions or cost_of(op).macs == 0:
+        return False
+    cut = [v for v in op.operands if v is not None and v in level and v.constant is not None and len(_shape(v)) > 1]
     computed = any(v is not None and v in level and v.constant is None for v in op.operands)
-    return bool(weights) and computed and cost_of(op).macs != 0
+    return any(computed or sum(a != b for a, b in zip(_shape(v), _shape(dense.constants[v.name]))) > 1 for v in cut)
+
+
+def _shape(value: Value) -> tuple[int, ...]:
+    assert value.constant is not None
+    return value.constant.shape
 
 
 def _refusal(site: FitSite, memory: int | None) -> Skipped | None:
@@ -193,20 +202,19 @@ def _fit(
 ) -> list[tuple[Fit, CrossMoments]]:
     samples, runner = sources(ctx)
     moments = [CrossMoments() for _ in sites]
-    targets = [s.linear.op.result.name for s in sites]
     runs = [
         runner.prepare(pruned, tuple(dict.fromkeys(s.linear.data.name for s in sites))),
-        runner.prepare(dense, tuple(dict.fromkeys(targets))),
+        runner.prepare(dense, tuple(s.linear.op.result.name for s in sites)),
     ]
-    rng = ctx.rng("reconstruct", *targets)
+    rng = ctx.rng("reconstruct", *(s.linear.op.result.name for s in sites))
     batch = min(batch_size(pruned), batch_size(dense))
     share = [max(ROWS_PER_COLUMN * s.linear.shape[2], FEWEST_ROWS) / len(samples) for s in sites]
     for got, wanted in stream(samples, batch, runs, ctx.progress):
-        for site, target, collected, rows in zip(sites, targets, moments, share):
-            data, result = got[site.linear.data.name], wanted[target]
-            if target in cut:
-                axis, index = cut[target]
-                result = np.take(result, index, axis=axis)
+        for site, collected, rows in zip(sites, moments, share):
+            data, result = got[site.linear.data.name], wanted[site.linear.op.result.name]
+            if site.linear.op.result.name in cut:
+                axis, index = cut[site.linear.op.result.name]
+                result = np.take(result, index, axis)
             picked = pick(rng, site.linear.count(data), rows * batch)
             collected.update(site.linear.rows(data, picked), site.linear.targets(result, picked))
     return [(m.solve(_matrix(s.linear), penalty, _bias(s.linear)), m) for s, m in zip(sites, moments)]
