@@ -49,7 +49,7 @@ def choose(
         return Choice(steps, warnings=(_BLIND,))
     if costs:
         found, trials = smallest(lambda s: excess(verdicts(at(steps, s), costs)), lambda over: over <= 0)
-        return _chosen(steps, 1.0 if found is None else found, "bound", trials)
+        return _meeting(steps, found, trials)
     if not samples:
         return Choice(steps)
     if quality:
@@ -60,6 +60,14 @@ def choose(
 
 
 _BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
+
+
+def _meeting(steps: Steps, found: float | None, trials: tuple[Trial, ...]) -> Choice:
+    """The strength that meets bounds on cost; where none does the full one, unless that gains nothing."""
+    if found is None and trials[-1].measured >= trials[0].measured:
+        choice = _chosen(steps, 0.0, "bound", trials)
+        return dataclasses.replace(choice, warnings=("strength does not help the bound: nothing was done for it",))
+    return _chosen(steps, 1.0 if found is None else found, "bound", trials)
 
 
 def _chosen(steps: Steps, strength: float, by: str, trials: Sequence[Trial]) -> Choice:

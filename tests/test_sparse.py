@@ -26,7 +26,7 @@ from mlc.ir.errors import Code, MlcError
 from mlc.passes.accumulators import Moments
 from mlc.passes.base import Context, Scope, SkipCode
 from mlc.passes.prune import masks
-from mlc.passes.prune.masks import Best, MaskedPayload, Scored, smallest, zeros
+from mlc.passes.prune.masks import Best, MaskedPayload, Scored, smallest
 from mlc.passes.prune.structured import Prune
 from mlc.passes.prune.unstructured import SparsePlan
 from mlc.passes.statistics import StreamingStatistics
@@ -368,7 +368,7 @@ def test_the_report_says_that_it_is_no_faster():
 
 
 def test_large_weights_are_made_in_pieces(tmp_path):
-    """A weight of 64 MiB in a file: planning, making and writing it needs a fraction of that."""
+    """A weight of 64 MiB in a file: deciding and making its zeros takes less than half of that."""
     import mlc
 
     net = Layers()
@@ -378,13 +378,13 @@ def test_large_weights_are_made_in_pieces(tmp_path):
     loaded = load(tmp_path / "big.onnx")
     del module, net
     tracemalloc.start()
-    sparse = Prune(ratio=0.5, kind="unstructured")(loaded)
-    mlc.save(sparse, tmp_path / "sparse.onnx")
+    constant = Prune(ratio=0.5, kind="unstructured")(loaded).constants["w"].constant
+    assert not isinstance(constant.payload, ArrayPayload)
+    found = sum(int((constant.flat(i, i + (1 << 20)) == 0).sum()) for i in range(0, constant.elements, 1 << 20))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert not isinstance(sparse.constants["w"].constant.payload, ArrayPayload)
-    assert zeros(Scored(load(tmp_path / "sparse.onnx").constants["w"].constant)) == 4096 * 4096 // 2
-    assert peak < 400 << 20
+    assert found == constant.elements // 2
+    assert peak < 32 << 20
 
 
 @real_models("mobilenet_v2", "dnsmos", "ppocrv4_rec", "silero_vad_sequence")

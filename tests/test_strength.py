@@ -50,6 +50,9 @@ def test_the_strength_that_is_chosen_was_seen_to_hold(bound, noise, seed):
     choice = choose(program, verdicts=verdicts, drift=drift, can_run=True, samples=False)
     (limit,) = program.limits
     assert len(choice.trials) <= EVALUATIONS
+    if not any(t.held for _, t in choice.trials) and choice.warnings:
+        assert ratio_of(choice.steps) == 0
+        return
     held = [ratio for ratio, time in seen.items() if time <= limit.value * (1 - SPARE)]
     chosen = ratio_of(choice.steps)
     if chosen in held:
@@ -78,6 +81,16 @@ def test_a_model_that_is_not_run_is_left_alone():
     )
     assert choice.steps[0].action.ratio is None
     assert "nothing can judge them" in choice.warnings[0]
+
+
+def test_a_bound_that_strength_does_not_help_costs_nothing(tmp_path: Path) -> None:
+    """Zeros do not make a file smaller: the model is not emptied for it."""
+    result = mlc.compile(
+        two_layers(tmp_path), "prune(kind=unstructured) where size <= 0.5x", output=tmp_path / "out.mlc"
+    )
+    assert result.missed
+    assert any("does not help" in w for w in result.report["warnings"])
+    assert result.report["steps"][0]["done"] == []
 
 
 # -- from end to end ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from ...ir.constants import Constant
 from ..ports import Array
 
-PIECE = 1 << 22  # elements
+PIECE = 1 << 20  # elements
 _BINS = 1 << 16
 
 
@@ -22,11 +22,12 @@ class Scored:
     constant: Constant
     factors: Array | None = None
 
-    def pieces(self, unit: int = 1) -> Iterator[tuple[int, Array]]:
-        """The flat elements in pieces of whole units: (position of the first, elements)."""
+    def pieces(self, unit: int = 1, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Array]]:
+        """The flat elements from `first` (on a unit) to `last`, in pieces of whole units: (position, elements)."""
         step = max(1, PIECE // unit) * unit
-        for start in range(0, self.constant.elements, step):
-            yield start, self.constant.flat(start, start + step)
+        end = self.constant.elements if last is None else min(last, self.constant.elements)
+        for start in range(first, end, step):
+            yield start, self.constant.flat(start, min(start + step, end))
 
     def scores(self, start: int, values: Array) -> Array:
         """What the elements from a flat position on are worth, in float32."""
@@ -73,9 +74,9 @@ class Above:
     unit: int = 1
 
     def keep(self, scores: Array, start: int) -> Array:
-        level = np.float32(self.threshold)
-        tied = (scores == level) & (np.arange(start, start + len(scores)) >= self.cut)
-        kept: Array = (scores > level) | tied
+        kept: Array = scores >= np.float32(self.threshold)
+        before = max(0, self.cut - start)
+        kept[:before] = scores[:before] > np.float32(self.threshold)
         return kept
 
 
@@ -108,21 +109,19 @@ class MaskedPayload:
         self._scored, self._rule = scored, rule
 
     def array(self) -> Array:
-        constant = self._scored.constant
-        made = np.empty(constant.elements, constant.dtype.numpy)
-        for start, values in self._scored.pieces(self._rule.unit):
-            made[start : start + len(values)] = self._masked(start, values)
-        return made.reshape(constant.shape)
+        return self._made(0, self._scored.constant.elements).reshape(self._scored.constant.shape)
 
     def raw(self, start: int, stop: int) -> Array:
-        constant, unit = self._scored.constant, self._rule.unit
-        width = constant.dtype.bits // 8
+        width, unit = self._scored.constant.dtype.bits // 8, self._rule.unit
         first, last = start // width // unit * unit, -(-stop // (width * unit)) * unit
-        masked = self._masked(first, constant.flat(first, min(last, constant.elements)))
-        return np.ascontiguousarray(masked).view(np.uint8)[start - first * width : stop - first * width]
+        made = self._made(first, min(last, self._scored.constant.elements))
+        return made.view(np.uint8)[start - first * width : stop - first * width]
 
-    def _masked(self, start: int, values: Array) -> Array:
-        return masked(self._scored, self._rule, start, values)
+    def _made(self, first: int, last: int) -> Array:
+        made = np.empty(last - first, self._scored.constant.dtype.numpy)
+        for start, values in self._scored.pieces(self._rule.unit, first, last):
+            made[start - first : start - first + len(values)] = masked(self._scored, self._rule, start, values)
+        return made
 
 
 def masked(scored: Scored, rule: Rule, start: int, values: Array) -> Array:
