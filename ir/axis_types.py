@@ -30,7 +30,8 @@ class Pin:
     kind: str = ""  # of the op
 
     def __str__(self) -> str:
-        return f"{self.code} ({self.kind} {self.where})" if self.where or self.kind else self.code
+        place = " ".join(filter(None, (self.kind, self.where)))
+        return f"{self.code} ({place})" if place else self.code
 
 
 class Atom:

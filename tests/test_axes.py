@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from kit.nets import NETS, Layers
@@ -11,7 +9,6 @@ from kit.permute import permutations, relative, run
 from kit.widen import run_wide, widened
 
 from mlc.ir.axes import analyse
-from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 
 #: Free classes of the hand-built nets: their sizes, counted by hand from the drawing of the net.
@@ -254,27 +251,3 @@ def test_anchors_are_pinned_by_the_output():
     anchors = [c for c in analyse(module).pinned if c.size == 16]
     assert {c.pin.code for c in anchors} == {"interface-output"}
     assert sum(len(c.sites) for c in anchors) == 4  # weight and bias of the last convolution, at both scales
-
-
-# -- size and speed -----------------------------------------------------------------------------------------------
-
-
-def chain(blocks: int) -> Module:
-    """Residual blocks of six ops each."""
-    net = Layers()
-    x = net.input("x", DType.F32, "N", 8, 16)
-    w, up, down = net.vector(16), net.weight(16, 32), net.weight(32, 16)
-    scale = net.const(np.ones(16, np.float32))
-    for _ in range(blocks):
-        h = net.op("LayerNormalization", [x, scale, w], [x.type], {"axis": -1})
-        h = net.op("MatMul", [h, up])
-        h = net.op("MatMul", [net.op("Relu", [h], [h.type]), down], [x.type])
-        x = net.op("Add", [x, h], [x.type])
-    return net.done(net.op("Transpose", [x], None, {"perm": Ints((0, 2, 1))}))
-
-
-def test_five_thousand_ops_in_two_seconds():
-    module = chain(1000)
-    start = time.process_time()
-    analyse(module)
-    assert time.process_time() - start < 2

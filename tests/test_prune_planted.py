@@ -185,18 +185,20 @@ def test_units_that_a_maximum_reads_stay():
     assert Prune(multiple=1)(module).history[-1].plan.rounds == ()
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(
     ("weight", "bias", "activation", "found"),
     [(0, 0, "Relu", True), (1, 0, "Relu", False), (0, 1, "Relu", False), (0, 0, "Sigmoid", False)],
 )
-def test_units_that_a_dynamic_range_reads_stay(weight, bias, activation, found):
+def test_units_that_a_dynamic_range_reads_stay(weight, bias, activation, found, fused):
     """Units 1 and 3 are multiplied by zero; they go if their values are zero, too: the range does not notice."""
     net = Layers()
     x, _ = rows(net, 6)
     factors = np.ones((3, 8), np.float32)
     factors[:, UNITS] = np.array([[weight], [bias], [0]])
     w, b = net.const(net.draw(6, 8) * factors[0]), net.const(net.rng.uniform(1, 2, 8).astype(np.float32) * factors[1])
-    h = net.op(activation, [net.op("Add", [net.op("MatMul", [x, w]), b])])
+    h = net.op("Gemm", [x, w, b]) if fused else net.op("Add", [net.op("MatMul", [x, w]), b])
+    h = net.op(activation, [h])
     codes, scale, zero = net.node("DynamicQuantizeLinear", [h], None, count=3).results
     second = net.const((net.rng.integers(1, 99, (8, 3)) * factors[2][:, None]).astype(np.int8))
     product = net.op("Cast", [net.op("MatMulInteger", [codes, second, zero])], attrs={"to": 1})

@@ -62,12 +62,6 @@ def noise_floor(module: Module, feeds: Mapping[str, Array], before: Sequence[Arr
     return max(relative(before, run(jittered(module, seed), feeds)) for seed in range(draws))
 
 
-def permutation_error(module: Module, axes: Axes, feeds: Mapping[str, Array], seed: int = 0) -> tuple[float, float]:
-    """What permuting every free class at once changes, and the bar for it."""
-    before = run(module, feeds)
-    return judged(module, feeds, before, run(axes.permuted(permutations(axes, seed)), feeds))
-
-
 def judged(
     module: Module, feeds: Mapping[str, Array], before: Sequence[Array], after: Sequence[Array]
 ) -> tuple[float, float]:

@@ -1,0 +1,89 @@
+"""The table of docs/axes.md: classes, pins by reason and what a permutation changes, for every real model.
+
+python benchmarks/axes_table.py [--tier real|slow|all] [--write docs/axes.md] [NAME ...]
+
+`error` is the largest relative change of an output when all free classes are permuted at once; `noise` is that change
+when every weight moves by a relative 1e-6 instead (the largest of three draws). `ms` is the analysis, best of three.
+A star: activations are not rounded in these runs (tests/kit/laws.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import zoo
+from kit import laws
+from markdown import head, row, write
+
+import mlc
+from mlc.ir.axes import Axes, analyse
+from mlc.ir.core import Module
+
+COLUMNS = ("model", "ops", "free", "sizes", "pinned, by reason", "error", "noise", "ms")
+
+
+def line(name: str) -> str:
+    path = zoo.path(name)
+    module = mlc.load(str(path))
+    spent, axes = _timed(module)
+    error, noise = laws.permutation_error(name, path, module, axes), laws.noise(name, path, module)
+    ops, star = sum(1 for _ in module.walk()), "*" if name in laws.ROUNDED else ""
+    cells = (name, ops, len(axes.free), sizes(axes), reasons(axes), f"{error:.0e}{star}", f"{noise:.0e}{star}")
+    return row((*cells, f"{spent:.0f}"))
+
+
+def _timed(module: Module) -> tuple[float, Axes]:
+    """Milliseconds of the fastest of three analyses."""
+    best, axes = float("inf"), None
+    for _ in range(3):
+        start = time.perf_counter()
+        axes = analyse(module)
+        best = min(best, 1000 * (time.perf_counter() - start))
+    assert axes is not None
+    return best, axes
+
+
+def sizes(axes: Axes, shown: int = 6) -> str:
+    """Sizes of the free classes, largest first: `480x5, 240x7, ...`."""
+    found = sorted(Counter(c.size for c in axes.free).items(), reverse=True)
+    text = [f"{n}x{k}" if k > 1 else str(n) for n, k in found[:shown]]
+    return ", ".join(text) + (", ..." if len(found) > shown else "")
+
+
+def reasons(axes: Axes) -> str:
+    """How many classes of more than one position each reason pins."""
+    pins = Counter(c.pin.code for c in axes.pinned if c.pin is not None and c.size > 1)
+    return ", ".join(f"{code} {n}" for code, n in sorted(pins.items(), key=lambda item: (-item[1], item[0])))
+
+
+def table(names: list[str]) -> Iterator[str]:
+    yield head(*COLUMNS)
+    for name in names:
+        yield line(name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tier", choices=("real", "slow", "all"), default="all")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    parser.add_argument("names", nargs="*")
+    chosen = parser.parse_args()
+    names = chosen.names or [n for n, e in zoo.entries().items() if chosen.tier in ("all", e.tier)]
+    lines = []
+    for text in table(names):
+        print(text, flush=True)
+        lines.append(text)
+    if chosen.write:
+        write(chosen.write, "axes-table", lines)
+
+
+if __name__ == "__main__":
+    main()
