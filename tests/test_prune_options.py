@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +23,8 @@ from mlc.ir.cost import module_cost
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
 from mlc.passes.base import Context
+from mlc.passes.prune.allocate import Demand, Shrinking, by_work
+from mlc.passes.prune.criteria import CRITERIA
 from mlc.passes.prune.groups import find_groups
 from mlc.passes.prune.plans import PrunePlan
 from mlc.passes.prune.structured import Prune
@@ -108,6 +113,28 @@ def test_units_that_cost_more_go_first():
     assert len(uniform.groups) == 2
     assert [(g.before, g.after) for g in plan.groups] == [(32, 16)]
     assert "40.0% of the model's MACs are removed (7680 to 4608)" in plan.notes[-1]
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg16", "resnet20_conv", "mobilenet", "gqa_decoder"])
+@FEW
+@given(st.floats(0.05, 0.9), st.sampled_from([1, 4]))
+def test_every_step_is_the_cheapest_at_the_widths_reached(name, ratio, multiple):
+    """The oracle: all prices asked anew before each step."""
+    module, _ = NETS[name]()
+    axes = analyse(module)
+    groups, _ = find_groups(module, axes, Context().scope)
+    work = Work(module, axes, {})
+    scores = {g.id: CRITERIA["l2"](module, axes, g.axis_class, np.random.default_rng(0)) for g in groups}
+    found = {c: len(units) for c, units in by_work(Demand(groups, scores, ratio, multiple, work=work)).items()}
+    counts = {g.id: g.size for g in groups}
+    falling = [Shrinking(g, np.sort(scores[g.id])[::-1], multiple) for g in groups]
+    while work.total(counts) > work.total({}) * (1 - Fraction(str(ratio))):
+        priced = [(p, i) for i, s in enumerate(falling) if (p := s.price(work, counts)) is not None]
+        if not priced:
+            break
+        chosen = falling[min(priced)[1]]
+        counts[chosen.group.id] = chosen.fewer(counts)
+    assert found == counts
 
 
 def test_one_batch_is_assumed_and_other_sizes_are_asked_for():

@@ -176,14 +176,17 @@ def test_nothing_is_the_identity():
 
 
 def test_zeros_are_left_alone():
+    """They count, and keep their sign; the others lose what is left to lose."""
     module, _ = mlp()
     name = next(v.name for v in module.constants.values() if len(v.constant.shape) == 2)
     signed = array(module, name).copy()
     signed[::2] = -0.0
     module.constants[name].constant = Constant.of(signed)
-    sparse = Prune(ratio=0.5, kind="unstructured")(module)
-    assert np.array_equal(np.signbit(array(sparse, name)[::2]), np.ones_like(signed[::2], bool))
-    assert np.array_equal(array(sparse, name)[1::2], signed[1::2])
+    half, more = (array(Prune(ratio=r, kind="unstructured")(module), name) for r in (0.5, 0.75))
+    assert np.array_equal(half, signed)
+    assert np.signbit(half[::2]).all()
+    assert np.signbit(more[::2]).all()
+    assert (more == 0).sum() == signed.size * 3 // 4
 
 
 def test_weights_that_are_equal_go_first_come_first():
