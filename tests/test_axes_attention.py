@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.net import Net
 from kit.one_op import Alone
+from kit.permute import permutations, relative, run
 
-from mlc.ir.core import Ints
+from mlc.ir.axes import analyse
+from mlc.ir.core import Ints, Module
+from mlc.ir.dtypes import DType
 from mlc.ir.ops.axes_resizer import CannotResize
+from mlc.ir.rewrite import Rewriter
+from mlc.passes.prune.surgery import remove_units
 
 MS = "com.microsoft::"
 Array = np.ndarray[Any, Any]
@@ -282,3 +288,46 @@ def test_the_scale_of_the_trained_width_is_kept() -> None:
     op = next(iter(twin.graph.ops))
     assert op.attrs["scale"] == pytest.approx(0.5)  # 1 / sqrt(4)
     assert op.operand(0).type.shape == (B, T, 12)
+
+
+def _layer(kind: str, *, heads: int, kv: int, width: int, causal: dict[str, Any]) -> Module:
+    """Projections of an input, attention, and the projection back."""
+    net = Net(opset=23)
+    net.module.opsets["com.microsoft"] = 1
+    x = net.input("x", DType.F32, B, T, 10)
+    counts = {"q": heads, "k": kv, "v": kv}
+    q, k, v = (net.op("MatMul", [x, net.const(f32(10, n * width), name)]) for name, n in counts.items())
+    if kind == "Attention":
+        y = net.op(kind, [q, k, v], None, {"q_num_heads": heads, "kv_num_heads": kv, **causal})
+    elif kind == MS + "MultiHeadAttention":
+        y = net.op(kind, [q, k, v], None, {"num_heads": heads, **causal})
+    else:
+        y = net.op(kind, [q, k, v, None, None, *map(net.const, GQA)], None, {"num_heads": heads, "kv_num_heads": kv})
+    return net.done(net.op("MatMul", [y, net.const(f32(heads * width, 10), "o")]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "kv", "causal", "sizes"),
+    [
+        ("Attention", 6, 2, {"is_causal": 1}, [8, 8, 3, 2]),
+        (MS + "MultiHeadAttention", 4, 4, {"unidirectional": 1}, [8, 8, 4]),
+        (MS + "GroupQueryAttention", 6, 2, {}, [8, 8, 3, 2]),
+    ],
+)
+def test_a_layer_has_the_classes_of_its_primitive_form(
+    kind: str, heads: int, kv: int, causal: dict[str, Any], sizes: list[int]
+) -> None:
+    """Heads, queries for each of them, two widths; and heads can be removed."""
+    module = _layer(kind, heads=heads, kv=kv, width=8, causal=causal)
+    axes, feeds = analyse(module), {"x": f32(B, T, 10)}
+    assert sorted((c.size for c in axes.free), reverse=True) == sizes
+    before = run(module, feeds)
+    assert relative(before, run(axes.permuted(permutations(axes, 0)), feeds)) < 1e-5
+    group = next(c for c in axes.free if c.size == kv)
+    small = module.clone()
+    remove_units(Rewriter(small), analyse(small), {group.id: np.arange(kv - 1)})
+    left = _layer(kind, heads=heads * (kv - 1) // kv, kv=kv - 1, width=8, causal=causal)
+    for name, value in left.constants.items():
+        if name in "qkvo":
+            value.constant = small.constants[name].constant
+    assert relative(run(left, feeds), run(small, feeds)) == 0
