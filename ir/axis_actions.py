@@ -120,7 +120,7 @@ def _as_group(eq: Equations, op: Op, sides: list[Side], mixed: bool) -> None:
     joint = op.kind in ("Concat", "Max", "Min")
     data = [n for slot, n in ins.items() if slot == 0 or joint]
     complete = op.kind == "Concat" or not joint or len(data) == len(op.operands)
-    if not (eq.group & COMMUTES[BEHAVIOUR[op.kind]] and outs and data and complete and not mixed and _is_plain(op)):
+    if not (eq.group & COMMUTES[BEHAVIOUR[op.kind]] and outs and data and complete and _is_plain(op)):
         return fixed(eq, op, sides, mixed)
     eq.zero(n for slot, n in ins.items() if slot != 0 and not joint)
     eq.equal(data + outs)

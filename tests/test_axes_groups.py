@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kit.elements import forced, unit_map
-from kit.layers import Built, Layers, image, tokens
+from kit.layers import Built, Layers, image, rows, tokens
 from kit.nets import NETS
 from kit.nets_attention import attention
 from kit.permute import Array, relative, run
@@ -102,6 +102,56 @@ def clipped() -> Built:
     return net.done(net.dense(net.op("Clip", [net.dense(x, 6, 8), *six]), 8, 3)), feeds
 
 
+def summed() -> Built:
+    """A sum over the units sees them all."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 6)
+    h = net.dense(x, 6, 8)
+    return net.done(net.op("Add", [net.dense(h, 8, 3), net.op("ReduceMean", [h, net.ints(-1)])])), feeds
+
+
+def padded() -> Built:
+    """A border of ones around linear channels."""
+    net = Layers()
+    x, feeds = image(net)
+    border = net.op("Pad", [net.conv(x, 3, 8), net.ints(0, 0, 1, 1, 0, 0, 1, 1), net.const(np.float32(1))])
+    return net.done(net.head(net.conv(border, 8, 6), 6)), feeds
+
+
+def one_bias() -> Built:
+    """A bias that is the same for all units."""
+    net = Layers()
+    x, feeds = rows(net, 6)
+    h = net.op("Gemm", [x, net.weight(6, 8), net.const(np.ones(1, np.float32))])
+    return net.done(net.dense(h, 8, 3)), feeds
+
+
+def quotient() -> Built:
+    """One branch over another."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 6)
+    below = net.op("Add", [net.op("Mul", [net.op("Exp", [net.dense(x, 6, 8)]), net.vector(8)]), net.vector(8)])
+    return net.done(net.dense(net.op("Div", [net.dense(x, 6, 8), below]), 8, 3)), feeds
+
+
+def masked() -> Built:
+    """Some positions replaced by minus one."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 6)
+    mask = net.const(np.arange(6).reshape(6, 1) > 2)
+    return net.done(net.dense(net.op("Where", [mask, net.dense(x, 6, 8), net.const(np.float32(-1))]), 8, 3)), feeds
+
+
+def coded() -> Built:
+    """Weights of whole numbers with a scale for each unit, read linearly."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 6)
+    codes = net.const(net.rng.integers(-127, 128, (6, 8)).astype(np.int8))
+    scale = net.const(net.rng.uniform(0.01, 0.02, 8).astype(np.float32))
+    w = net.op("DequantizeLinear", [codes, scale], attrs={"axis": 1})
+    return net.done(net.dense(net.op("MatMul", [x, w]), 8, 3)), feeds
+
+
 #: By hand, for every size of class that occurs.
 WANTED = {
     conv_relu: {8: POSITIVE, 6: POSITIVE},
@@ -113,10 +163,16 @@ WANTED = {
     shifted: {8: Group(0)},
     product: {8: POSITIVE | SIGN},
     clipped: {8: Group(0)},
+    summed: {8: Group(0)},
+    padded: {8: Group(0), 6: LINEAR},
+    one_bias: {8: Group(0)},
+    quotient: {8: POSITIVE | SIGN},
+    masked: {8: Group(0)},
+    coded: {8: POSITIVE},
 }
 ALL = {**{f.__name__: f for f in WANTED}, **NETS}
 #: Nets without double kernels.
-SINGLES = {"quantized", "block_quantized", "dynamic_int8", "group_norm", "transposed"}
+SINGLES = {"coded", "quantized", "block_quantized", "dynamic_int8", "group_norm", "transposed"}
 
 
 @pytest.mark.parametrize("build", WANTED)
