@@ -3,6 +3,8 @@
     axes = analyse(module)
     axes.classes                         what may be permuted (free) and what may not, and why (pinned)
     axes.permuted({3: order})            the module with class 3 permuted: its outputs are the same
+    axes.depends(c)                      the classes each of whose units may order c in its own way
+    axes.admissible(c)                   what c admits beyond permutations: scales, signs, rotations
 
 A *class* is a set of positions governed by one permutation; its *sites* are the axes of constants in which it occurs,
 alone or inside a structured axis (ir/axis_types.py). Rules come from the operator table (ir/ops/axes_rules.py);

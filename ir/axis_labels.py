@@ -219,7 +219,7 @@ def _lp_axis(op: Op) -> Labels:
 _REDUCE = (
     "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
 )
-_PASSING = "Clip CastLike Dropout Slice Split Pad Expand Tile Resize Trilu"
+_PASSING = "Clip CastLike DynamicQuantizeLinear Dropout Slice Split Pad Expand Tile Resize Trilu"
 
 LABELLERS: Mapping[str, Labeller] = {
     **dict.fromkeys(_REDUCE.split(), _reduce),
