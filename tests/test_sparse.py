@@ -228,7 +228,8 @@ class Samples:
 
 
 def context(samples: Samples) -> Context:
-    return Context(data=samples, stats=StreamingStatistics(samples, OrtRunner(threads=1)))
+    runner = OrtRunner(threads=1)
+    return Context(data=samples, runner=runner, stats=StreamingStatistics(samples, runner))
 
 
 def test_data_says_which_weights_matter():
@@ -247,6 +248,17 @@ def test_data_says_which_weights_matter():
     assert not plan_of(plain).by_data
     by_magnitude = Prune(ratio=0.25, kind="unstructured")(module)
     assert np.array_equal(array(plain, weight.name), array(by_magnitude, weight.name))
+
+
+def test_data_without_statistics_is_streamed_and_without_a_runner_refused():
+    module, _ = mlp()
+    samples = Samples(x=np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32))
+    step = Prune(ratio=0.25, kind="unstructured")
+    assert step.plan(module, Context(data=samples, runner=OrtRunner(threads=1))) == step.plan(module, context(samples))
+    for ctx in (Context(data=samples), Context()):
+        with pytest.raises(MlcError) as caught:
+            Prune(ratio=0.25, kind="unstructured", criterion="activation").plan(module, ctx)
+        assert caught.value.diagnostics[0].code is Code.NO_DATA
 
 
 @pytest.mark.parametrize("name", ["vgg16", "grouped", "unet", "bert", "gqa_decoder"])

@@ -22,6 +22,7 @@ from ...ir.rewrite import Rewriter
 from ..accumulators import Moments
 from ..base import Context, Done, Plan, SkipCode, Skipped
 from ..ports import Array, Request
+from ..statistics import StreamingStatistics, sources
 from .contracted import data_of, spread
 from .masks import Above, Best, MaskedPayload, Rule, Scored, smallest, zeros
 from .multiplied import Candidate, candidates
@@ -154,17 +155,16 @@ def _notes(elements: int, total: tuple[int, int], by_data: int, found: int, ctx:
 def _scored(step: Prune, module: Module, found: Sequence[Candidate], ctx: Context) -> tuple[list[Scored], int]:
     """The weights with what their elements are worth, and how many of them are judged with data."""
     plain = [Scored(c.constant) for c in found]
-    if step.criterion == "activation" and ctx.stats is None:
-        raise errors.error(Code.NO_DATA, f"'{step.name}.criterion' = activation needs data", help="give --data")
-    if step.criterion in ("l1", "l2") or ctx.stats is None:
+    if step.criterion in ("l1", "l2") or (ctx.data is None and ctx.stats is None and step.criterion == "auto"):
         return plain, 0
+    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory)
     watched = {c: [data_of(r, h) for r, h in c.sums] for c in found if c.how is not None}
     requests = {
         c: [Request(w[0].name, Moments, w[1]) for w in seen if w is not None]
         for c, seen in watched.items()
         if all(w is not None for w in seen)
     }
-    told = ctx.stats.get(module, [r for many in requests.values() for r in many]) if requests else {}
+    told = stats.get(module, [r for many in requests.values() for r in many]) if requests else {}
     factors = {c: _factors(c, [told[r][1] for r in many]) for c, many in requests.items()}
     return [replace(p, factors=factors.get(c)) for c, p in zip(found, plain)], len(factors)
 
