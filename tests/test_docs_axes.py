@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import zoo
 from kit.permute import relative, run
+from kit.real import RealModel, real_models
 from kit.two_layers import two_layers
 
+from mlc.cli import run as main
 from mlc.passes.prune.groups import MARKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +39,16 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
             assert relative(run(names["module"], feeds), run(names.pop("twin"), feeds)) < 1e-5
     assert twins == 3
     assert "c1 64 [('fc1.weight', 1, 'c1')" in capsys.readouterr().out
+
+
+@real_models("mnist_cnn")
+def test_what_the_command_prints(
+    model: RealModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["inspect", str(model.path), "--axes"]) == 0
+    printed = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    assert f"$ mlc inspect mnist_cnn.onnx --axes\n{printed}```" in PAGE
 
 
 def test_every_reason_of_the_rules_is_explained() -> None:
