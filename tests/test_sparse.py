@@ -172,7 +172,10 @@ def test_more_is_a_superset(one, two, allocation):
 def test_nothing_is_the_identity():
     module, _ = mlp()
     assert changed(module, Prune(ratio=0.0, kind="unstructured")(module)) == {}
-    assert changed(module, Prune(kind="unstructured")(module)) == {}
+    bare = Prune(kind="unstructured")(module)
+    assert changed(module, bare) == {}
+    assert "nothing goes without a ratio" in plan_of(bare).notes[0]
+    assert plan_of(bare).skipped == ()
 
 
 def test_zeros_are_left_alone():

@@ -33,7 +33,7 @@ STRONGEST = 0.95  # the ratio at strength 1
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Remove whole units from every tensor that holds them; without a ratio only those that change no output."""
+    """Remove whole units (without a ratio only those that change no output), or set single weights to zero."""
 
     name: ClassVar[str] = "prune"
     effect: ClassVar[Effect] = LOSSY

@@ -116,14 +116,13 @@ def plan_sparse(step: Prune, module: Module, ctx: Context) -> SparsePlan:
     rules = _rules(step, found, scored, ratios)
     tensors = [_tensor(c, s, rules[c]) for c, s in zip(found, scored) if c in rules]
     changed = tuple(t for t in tensors if t.zeros_after > t.zeros_before)
-    already = [t for t in tensors if t.zeros_after == t.zeros_before]
+    already = [t for t in tensors if t.zeros_after == t.zeros_before > 0]
     skipped += [Skipped(t.site, SkipCode.ALREADY, f"{t.zeros_before} of {t.elements} are zero") for t in already]
     elements = sum(t.elements for t in tensors)
     total = (sum(t.zeros_before for t in tensors), sum(t.zeros_after for t in tensors))
-    return SparsePlan(
-        tuple(skipped), (*_notes(elements, total, by_data, len(found), ctx), *own.check(step.name)), step.kind,
-        by_data > 0, changed, elements, total,
-    )  # fmt: skip
+    asked = step.ratio is not None or pattern_of(step.kind) is not None
+    notes = (*_notes(elements, total, by_data, len(found), ctx, asked=asked), *own.check(step.name))
+    return SparsePlan(tuple(skipped), notes, step.kind, by_data > 0, changed, elements, total)
 
 
 def apply_sparse(step: Prune, rw: Rewriter, plan: SparsePlan, ctx: Context) -> Sequence[Done]:
@@ -140,10 +139,13 @@ def apply_sparse(step: Prune, rw: Rewriter, plan: SparsePlan, ctx: Context) -> S
     return [Done(t.site, f"{t.zeros_before} zeros of {t.elements}", f"{t.zeros_after} zeros") for t in plan.tensors]
 
 
-def _notes(elements: int, total: tuple[int, int], by_data: int, found: int, ctx: Context) -> tuple[str, ...]:
+def _notes(
+    elements: int, total: tuple[int, int], by_data: int, found: int, ctx: Context, *, asked: bool
+) -> tuple[str, ...]:
     if not elements:
         return ("no operator multiplies with a weight of floats in scope", DENSE)
-    told = [f"{total[1] / elements:.1%} of {elements} weights are zero ({total[0] / elements:.1%} were)", DENSE]
+    told = [] if asked else ["nothing goes without a ratio: give one, or a bound or data to choose it by"]
+    told += [f"{total[1] / elements:.1%} of {elements} weights are zero ({total[0] / elements:.1%} were)", DENSE]
     if by_data:
         told.append(f"{by_data} of {found} weights are scored with what they multiply in {len(ctx.data or ())} samples")
     return tuple(told)
