@@ -12,7 +12,7 @@ Scores of `activation` and `redundancy` have mean 1 in a group; `obs` is the rel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,11 @@ from ..base import Context
 from ..linear import Linear, linear_of
 from ..regression import CrossMoments
 from ..statistics import batch_size, sources, stream
+from .budget import allowed, pick, rows_per_sample, runs
 from .criteria import Scores, normalised
 from .elimination import Problem, elimination_scores
 from .flow import unit_positions
 from .groups import Group
-from .reconstruct import DEFAULT_MEMORY, FEWEST_ROWS, ROWS_PER_COLUMN, SHARE, pick
 
 Array = np.ndarray[Any, Any]
 DAMPING = 1e-4  # of the mean variance; what it adds to the cost of inputs that are always off must stay small
@@ -72,27 +72,13 @@ def data_scores(
     """Scores of every group by id, and the groups that have no consumer that can be watched."""
     watched = {g.id: consumers_of(module, axes, g.axis_class) for g in groups}
     scores: dict[int, Scores] = {}
-    for part in _runs([g for g in groups if watched[g.id]], watched, (ctx.max_memory or DEFAULT_MEMORY) // SHARE):
+    seen = [g for g in groups if watched[g.id]]
+    for part in runs(seen, lambda g: sum(c.memory for c in watched[g.id]), allowed(ctx.max_memory), lambda a, b: True):
         moments = _moments([c for g in part for c in watched[g.id]], module, ctx)
         for g in part:
             problems = [_problem(c, moments[c.linear.op.name]) for c in watched[g.id]]
             scores[g.id] = DATA_CRITERIA[criterion](problems, g.size)
     return scores, [g for g in groups if not watched[g.id]]
-
-
-def _runs(groups: Sequence[Group], watched: Mapping[int, list[Consumer]], memory: int) -> Iterator[list[Group]]:
-    """Groups that share a run: as many as the memory allows."""
-    part: list[Group] = []
-    used = 0
-    for g in groups:
-        need = sum(c.memory for c in watched[g.id])
-        if part and used + need > memory:
-            yield part
-            part, used = [], 0
-        part.append(g)
-        used += need
-    if part:
-        yield part
 
 
 def _moments(consumers: Sequence[Consumer], module: Module, ctx: Context) -> dict[str, CrossMoments]:
@@ -105,7 +91,7 @@ def _moments(consumers: Sequence[Consumer], module: Module, ctx: Context) -> dic
     for (values,) in stream(samples, batch, [run], ctx.progress):
         for name, linear in linears.items():
             data = values[linear.data.name]
-            rows = max(ROWS_PER_COLUMN * linear.shape[2], FEWEST_ROWS) / len(samples) * batch
+            rows = rows_per_sample(linear.shape[2], len(samples)) * batch
             x = linear.rows(data, pick(rng, linear.count(data), rows))
             found[name].update(x, np.zeros((*x.shape[:2], 0), np.float32))
     return found
