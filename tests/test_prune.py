@@ -23,6 +23,7 @@ from mlc.ir.text import print_module
 from mlc.ir.verify import verify
 from mlc.passes.base import Context, Scope, SkipCode
 from mlc.passes.prune.allocate import rounded
+from mlc.passes.prune.criteria import CRITERIA
 from mlc.passes.prune.plans import PrunePlan, amount
 from mlc.passes.prune.ranges import parse_ranges, ranges
 from mlc.passes.prune.structured import Prune
@@ -100,7 +101,7 @@ def test_removing_zeroed_units_changes_nothing(name):
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
 
-@pytest.mark.parametrize("criterion", ["l2", "l1", "fpgm", "random"])
+@pytest.mark.parametrize("criterion", ["l2", "l1", "group", "fpgm", "random"])
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_plans_are_deterministic_json(criterion, allocation):
     module, feeds = NETS["mobilenet"]()
@@ -108,6 +109,21 @@ def test_plans_are_deterministic_json(criterion, allocation):
     one, two = (json.dumps(step.plan(m, Context()).to_json()) for m in (module, module.clone()))
     assert one == two
     assert len(run(step(module), feeds)) == 1
+
+
+def test_the_group_norm_sums_the_squares_of_slices_and_scales():
+    """Of the conv that makes the units, the norm's scale, and the layer that reads them; biases and statistics not."""
+    net = Layers()
+    conv = net.conv(net.input("x", DType.F32, "N", 3, 8, 8), 3, 8)
+    norm = net.norm(conv, 8)
+    module = net.done(net.head(net.relu(norm), 8))
+    (weight, scale), gemm = (conv.op.operands[1], norm.op.operands[1]), module.graph.outputs[0].op
+    made, scaled, read = (np.asarray(v.constant.array(), np.float64) for v in (weight, scale, gemm.operands[1]))
+    wanted = (made**2).sum((1, 2, 3)) + scaled**2 + (read**2).sum(0)
+    axes = analyse(module)
+    (found,) = (c for c in axes.free if c.size == 8)
+    scores = CRITERIA["group"](module, axes, found, np.random.default_rng(0))
+    np.testing.assert_allclose(scores, wanted / wanted.mean(), rtol=1e-6)
 
 
 def test_the_pruned_model_survives_the_file():

@@ -17,6 +17,14 @@ from .groups import constants_of
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 _ROWS_BYTES = 64 << 20
+#: Norms, and the operand that scales every unit.
+SCALES: Mapping[str, int] = {
+    "BatchNormalization": 1,
+    "InstanceNormalization": 1,
+    "GroupNormalization": 1,
+    "LayerNormalization": 1,
+    "RMSNormalization": 1,
+}
 
 
 def site_slices(
@@ -75,6 +83,26 @@ def l2(module: Module, axes: Axes, c: AxisClass, rng: np.random.Generator) -> Sc
     return _norms(module, axes, c, 2)
 
 
+def group(module: Module, axes: Axes, c: AxisClass, rng: np.random.Generator) -> Scores:
+    """The group norm as DepGraph's authors compute it: squares of all slices of a unit and of its scales in norms,
+    summed. Sites with more energy say more."""
+    total = np.zeros(c.size)
+    for matrix, units in (*site_slices(module, axes, c), *_scales(module, axes, c)):
+        inside = units >= 0
+        total += np.bincount(units[inside], weights=_row_energy(matrix, 2)[inside], minlength=c.size)
+    return normalised(total)
+
+
+def _scales(module: Module, axes: Axes, c: AxisClass) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """What norms multiply each unit by, one column: (scales, unit of each)."""
+    for value in constants_of(module, c):
+        vector = value.constant is not None and len(value.constant.shape) == 1  # others are slices already
+        if vector and any(SCALES.get(use.op.kind) == use.slot for use in value.uses):
+            assert value.constant is not None
+            for t in axes.of(value) or ():
+                yield value.constant.array().reshape(-1, 1), axes.units(t, c)
+
+
 def fpgm(module: Module, axes: Axes, c: AxisClass, rng: np.random.Generator) -> Scores:
     """Distance from the geometric median (He et al., 2019): what lies amid the others is replaceable."""
     gram = np.zeros((c.size, c.size))
@@ -93,4 +121,4 @@ def random(module: Module, axes: Axes, c: AxisClass, rng: np.random.Generator) -
 
 
 Criterion = Callable[[Module, Axes, AxisClass, np.random.Generator], Scores]
-CRITERIA: Mapping[str, Criterion] = {"l2": l2, "l1": l1, "fpgm": fpgm, "random": random}
+CRITERIA: Mapping[str, Criterion] = {"l2": l2, "l1": l1, "group": group, "fpgm": fpgm, "random": random}

@@ -47,10 +47,10 @@ class Prune(Pass):
         doc="the same fraction of every group, of all units together, or of the model's MACs",
         choices=tuple(ALLOCATIONS),
     )  # fmt: skip
-    criterion: Literal["auto", "l2", "l1", "fpgm", "random", "obs", "activation", "redundancy"] = option(
+    criterion: Literal["auto", "l2", "l1", "group", "fpgm", "random", "obs", "activation", "redundancy"] = option(
         "auto", unit="name",
-        doc="what a unit is worth, by its weights (l2, l1, fpgm, random) or by what its consumers make of it on data "
-        "(obs, activation, redundancy); auto: obs with data, else l2",
+        doc="what a unit is worth, by its weights (l2, l1, group, fpgm, random) or by what its consumers make of it "
+        "on data (obs, activation, redundancy); auto: obs with data, else l2",
         choices=CHOICES,
     )  # fmt: skip
     reconstruct: Literal["auto", "off", "lstsq"] = option(
