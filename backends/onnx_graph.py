@@ -194,7 +194,7 @@ def _home(value: Value, main: Graph) -> Graph:
         home = reader if home is None else home
         while home is not None and not home.encloses(reader):
             home = home.owner.parent if home.owner is not None else None
-    return home or main
+    return main if home is None or next(home.ops, None) is None else home  # a body without ops borrows
 
 
 def written_type(type: Type) -> TypeProto:
