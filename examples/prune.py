@@ -1,7 +1,9 @@
 """Prune a model from Python: which axes belong together, what would go, what it saves.
 
-python examples/prune.py model.onnx small.onnx
+python examples/prune.py model.onnx small.onnx [samples.npz]
 python examples/prune.py                      (MobileNetV2 from the zoo)
+
+With samples, units are chosen by what their consumers lose, and what is left is fitted to the whole model.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import mlc
 from mlc.ir.axes import analyse
 
 
-def main(source: Path, target: Path) -> None:
+def main(source: Path, target: Path, samples: Path | None = None) -> None:
     module = mlc.load(source)
 
     # Which positions may be exchanged, or removed, together: derived from the graph.
@@ -42,20 +44,24 @@ def main(source: Path, target: Path) -> None:
         print(f"    {skipped.site}: {skipped.why}")
     print(f"parameters {plan.parameters[0]} > {plan.parameters[1]}")
 
-    small = step(module)
-    mlc.save(small, target, overwrite=True)
+    result = mlc.compile(module, [step], data=samples)
+    mlc.save(result.module, target, overwrite=True)
+    fitted = [d for d in result.module.history[-1].done if d.after.endswith("fitted")]
+    for done in fitted[:3]:
+        print(f"    {done.site}: {done.before} > {done.after}")
 
     from mlc.backends.ort import Session
 
     feeds = zoo.feeds(source, seed=0)
     shapes = [{k: v.shape for k, v in Session(path).run(feeds).items()} for path in (source, target)]
     print(f"outputs before {shapes[0]}, after {shapes[1]}")
-    print("accuracy is gone until the model is reconstructed or fine-tuned: this shows sizes only")
+    if samples is None:
+        print("without samples nothing was fitted: accuracy is gone, this shows sizes only")
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
+        main(*map(Path, sys.argv[1:4]))
     else:
         with tempfile.TemporaryDirectory() as folder:
             main(zoo.path("mobilenet_v2"), Path(folder) / "small.onnx")
