@@ -165,7 +165,7 @@ def test_criteria_on_data_spare_what_works(criterion):
 def test_groups_without_a_watched_consumer_take_norms():
     module, feeds = NETS["lstm"]()
     notes = Prune(ratio=0.5, multiple=1)(module, context(feeds)).history[-1].notes
-    scored = [n for n in notes if "scored by l2" in n]
+    scored = [n for n in notes if "scored by group" in n]
     assert len(scored) <= 1
 
 

@@ -14,7 +14,7 @@ from .groups import Group
 from .saliency import DATA_CRITERIA, data_scores
 
 AUTO = "auto"
-WITH_DATA, WITHOUT_DATA = "obs", "l2"
+WITH_DATA, WITHOUT_DATA = "obs", "group"
 CHOICES = (AUTO, *CRITERIA, *DATA_CRITERIA)
 
 

@@ -50,7 +50,7 @@ class Prune(Pass):
     criterion: Literal["auto", "l2", "l1", "group", "fpgm", "random", "obs", "activation", "redundancy"] = option(
         "auto", unit="name",
         doc="what a unit is worth, by its weights (l2, l1, group, fpgm, random) or by what its consumers make of it "
-        "on data (obs, activation, redundancy); auto: obs with data, else l2",
+        "on data (obs, activation, redundancy); auto: obs with data, else group",
         choices=CHOICES,
     )  # fmt: skip
     reconstruct: Literal["auto", "off", "lstsq"] = option(
