@@ -1,8 +1,8 @@
 """Torch-Pruning and mlc side by side: accuracy after the same fine-tuning.
 
 Networks trained on Fashion-MNIST lose half of all units to either side, by the criterion that is the default of
-both, and by `l2`, and are trained for one more epoch by the same code; mlc's file goes back into the torch network by names.
-Several seeds of everything. Sides that come to the same network, weight by weight, are trained once.
+both, and by `l2`, and are trained for one more epoch by the same code; mlc's file goes back into the torch network by
+names. Several seeds of everything. Sides that come to the same network, weight by weight, are trained once.
 
 python benchmarks/torch_pruning_accuracy.py [NET ...] [--seeds 0 1 2] [--write docs/passes/prune.md]
 """
