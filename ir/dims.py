@@ -15,6 +15,7 @@ import math
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import ClassVar, Union
 
 _Monomial = tuple["_Atom", ...]  # sorted; () is the constant term; an atom repeats for its powers
@@ -257,6 +258,13 @@ def _cancel(monomial: _Monomial, factor: _Monomial) -> _Monomial | None:
             return None
         rest.remove(atom)
     return tuple(rest)
+
+
+def quotient(a: Dim, b: Dim) -> Fraction | None:
+    """a / b where that is one positive number, whatever the symbols stand for."""
+    above, below = _terms(a), _terms(b)
+    found = {Fraction(above[m], c) for m, c in below.items()} if above.keys() == below.keys() else set()
+    return found.pop() if len(found) == 1 and min(found) > 0 else None
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:

@@ -6,6 +6,7 @@ import copy
 import operator
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,20 @@ def test_a_product_divides_exactly(x: tuple[Dim, Thunk], y: tuple[Dim, Thunk]) -
     a, b = x[0], y[0]
     if b != 0:
         assert dims.exact_div(a * b, b) == a
+
+
+@given(EXPRESSIONS, st.integers(1, 9), st.integers(1, 9))
+def test_the_quotient_of_multiples_is_a_fraction(x: tuple[Dim, Thunk], p: int, q: int) -> None:
+    if x[0] != 0:
+        assert dims.quotient(p * x[0], q * x[0]) == Fraction(p, q)
+
+
+@given(EXPRESSIONS, EXPRESSIONS, ENVIRONMENTS)
+def test_a_quotient_holds_everywhere(x: tuple[Dim, Thunk], y: tuple[Dim, Thunk], env: dict[str, int]) -> None:
+    quotient = dims.quotient(x[0], y[0])
+    if quotient is not None:
+        above, below = dims.evaluate(x[0], env), dims.evaluate(y[0], env)
+        assert above is None or below is None or above * quotient.denominator == below * quotient.numerator
 
 
 @given(EXPRESSIONS, EXPRESSIONS, ENVIRONMENTS)

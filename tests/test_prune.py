@@ -101,6 +101,40 @@ def test_removing_zeroed_units_changes_nothing(name):
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
 
 
+def heads_in_the_batch(samples_first: bool) -> Module:
+    """Attention heads as PyTorch's MultiheadAttention writes them: N * 6 or 6 * N is one axis, computed from N."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 5, 8)
+    n = net.gather(net.op("Shape", [x]), 0, 0)
+    many = net.op("Unsqueeze", [net.op("Mul", [n, net.const(np.int64(6))]), net.ints(0)])
+    folded, whole = (net.concat([many, net.ints(5, 4)], 0), net.ints(-1, 5, 24))
+    wide = net.reshape(net.dense(x, 8, 24), 0, 5, 6, 4)
+    order = (0, 2, 1, 3) if samples_first else (2, 0, 1, 3)
+    mixed = net.softmax(net.op("Reshape", [net.transpose(wide, *order), folded]), 1)
+    if samples_first:
+        apart = net.transpose(net.reshape(mixed, -1, 6, 5, 4), 0, 2, 1, 3)
+    else:
+        size = net.concat([net.ints(6), net.op("Unsqueeze", [n, net.ints(0)]), net.ints(5, 4)], 0)
+        apart = net.transpose(net.op("Reshape", [mixed, size]), 1, 2, 0, 3)
+    return net.done(net.dense(net.op("Reshape", [apart, whole]), 24, 3))
+
+
+@pytest.mark.parametrize("samples_first", [True, False])
+def test_computed_sizes_are_scaled(samples_first):
+    """Six heads for each of N samples become four: the size that is computed from N is multiplied and divided."""
+    module = heads_in_the_batch(samples_first)
+    axes = analyse(module)
+    (heads,) = (c for c in axes.free if c.size == 6)
+    plant.zero(module, axes, heads, [0, 2])
+    pruned = Prune(ratio=0.34, multiple=1)(module)
+    (group,) = (g for g in plan_of(pruned).groups if g.id == heads.id)
+    assert parse_ranges(group.removed).tolist() == [0, 2]
+    verify(pruned)
+    for n in (1, 2, 7):
+        feeds = {"x": np.random.default_rng(n).standard_normal((n, 5, 8)).astype(np.float32)}
+        assert relative(run(module, feeds), run(pruned, feeds)) < 1e-5
+
+
 @pytest.mark.parametrize("criterion", ["l2", "l1", "group", "fpgm", "random"])
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_plans_are_deterministic_json(criterion, allocation):

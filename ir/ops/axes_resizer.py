@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..axes import Axes, Index
 from ..axis_solver import Axis
 from ..axis_types import AxisType
 from ..core import Op, Value
-from ..dims import Dim
+from ..dims import Dim, quotient
 from ..dtypes import DType
 from ..rewrite import Rewriter
 from .access import elements, ints
@@ -76,11 +77,31 @@ class Resizer:
         wrong = {i: n for i, (n, m) in enumerate(zip(wanted, now)) if n is not None and n != m}
         if not wrong:
             return
-        if not all(isinstance(n, int) for n in wrong.values()):
-            raise self.refuse(op, "a size that depends on the input would have to be scaled")
-        mask = np.array([i in wrong for i in range(len(wanted))])
-        numbers = np.array([wrong.get(i, 0) for i in range(len(wanted))], np.int64)
-        self.rw.set_operand(op, slot, self._patched(op, value, mask, numbers))
+        stated = {i: n for i, n in wrong.items() if isinstance(n, int)}
+        factors = {i: self._factor(op, n, now[i]) for i, n in wrong.items() if i not in stated}
+        if stated:
+            mask = np.array([i in stated for i in range(len(wanted))])
+            numbers = np.array([stated.get(i, 0) for i in range(len(wanted))], np.int64)
+            value = self._patched(op, value, mask, numbers)
+        if factors:
+            value = self._scaled(op, value, [factors.get(i, Fraction(1)) for i in range(len(wanted))])
+        self.rw.set_operand(op, slot, value)
+
+    def _factor(self, op: Op, wanted: Dim, now: Dim | None) -> Fraction:
+        """What a computed size has to be multiplied by: 4 * N becomes 3 * N when one of 4 heads leaves."""
+        factor = None if now is None else quotient(wanted, now)
+        if factor is None:
+            raise self.refuse(op, f"the size {now} is computed, and {wanted} is no multiple or fraction of it")
+        return factor
+
+    def _scaled(self, op: Op, value: Value, factors: Sequence[Fraction]) -> Value:
+        """The elements times their factors; multiplied first, so that the division is exact."""
+        dtype = value.type.dtype  # type: ignore[union-attr]  # an integer tensor
+        for kind, numbers in (("Mul", [f.numerator for f in factors]), ("Div", [f.denominator for f in factors])):
+            if set(numbers) != {1}:
+                operand = self.rw.constant(np.array(numbers, np.int64), f"{op.name}_{kind.lower()}", dtype=dtype)
+                value = self.rw.insert(kind, [value, operand], before=op).result
+        return value
 
     def _patched(self, op: Op, value: Value, mask: np.ndarray[Any, Any], numbers: np.ndarray[Any, Any]) -> Value:
         dtype = value.type.dtype  # type: ignore[union-attr]  # an integer tensor
