@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kit.nets import NETS, Layers
 from kit.permute import relative, run
-from kit.real import real_models
+from kit.real import all_models, real_models
 from kit.samples import Samples
 
 from mlc.backends.onnx import to_proto
@@ -180,3 +180,16 @@ def test_a_real_model_comes_closer(model):
     plain, fitted = Prune(**step, reconstruct="off")(module, ctx), Prune(**step)(module, ctx)
     wanted = run(module, feeds)
     assert relative(wanted, run(fitted, feeds)) < relative(wanted, run(plain, feeds))
+
+
+@pytest.mark.slow
+@all_models()
+def test_every_real_model_can_be_fitted(model):
+    from mlc.frontends.onnx import load
+
+    drawn = [model.feeds(seed=s) for s in range(3)]
+    data = Samples({name: np.stack([f[name] for f in drawn]) for name in drawn[0]}, whole=True)
+    pruned = Prune(ratio=0.3)(load(model.path), Context(data=data, runner=OrtRunner()))
+    assert all(after <= before * 1.001 + 1e-6 for before, after in fits_of(pruned).values())
+    for y in run(pruned, drawn[0]):
+        assert y.dtype.kind != "f" or np.isfinite(y).all()
