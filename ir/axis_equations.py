@@ -79,7 +79,9 @@ class Equations:
         rule = RULES[behaviour] if behaviour is not None else fixed
         for (_, label), sides in self._by_label(op, labels).items():
             mixed = label in labels.mixed
-            if mixed and INVARIANT.get(op.kind, Group(0)) & self.group:
+            if len({slot for slot, _ in sides}) < len(sides):  # a diagonal: one operand has the class twice here
+                fixed(self, op, sides, mixed)
+            elif mixed and INVARIANT.get(op.kind, Group(0)) & self.group:
                 self.zero(n for slot, n in sides if slot < 0)
             else:
                 rule(self, op, sides, mixed)

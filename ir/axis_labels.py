@@ -74,12 +74,16 @@ def _axis(default: int) -> Callable[[Op, int], Sequence[int]]:
     return lambda op, rank: [axis_in(op, attr_int(op, "axis", default), rank)]
 
 
-def _per_channel(op: Op, mixed: bool) -> Labels:
-    """Parameters run along axis 1; statistics are taken over space."""
-    rank = _rank(op.operand(0))
-    parameters = tuple((1 - rank,) for _ in op.operands[1:])
-    over = frozenset(range(2 - rank, 0)) if mixed else frozenset()
-    return Labels((_right(op.operand(0)), *parameters), tuple(_right(v) for v in op.results), over)
+def _per_channel(first: int | None) -> Labeller:
+    """Parameters run along axis 1; statistics are taken over the axes from `first` on, within groups of channels."""
+
+    def labels(op: Op) -> Labels:
+        rank = _rank(op.operand(0))
+        parameters = tuple((1 - rank,) for _ in op.operands[1:])
+        mixed = frozenset() if first is None else frozenset(range(first - rank, 0))
+        return Labels((_right(op.operand(0)), *parameters), tuple(_right(v) for v in op.results), mixed)
+
+    return labels
 
 
 def _reduce(op: Op) -> Labels | None:
@@ -238,9 +242,9 @@ LABELLERS: Mapping[str, Labeller] = {
         _aligned_mixing(lambda _, rank: (rank - 1,)),
     ),
     **dict.fromkeys(["QuantizeLinear", "DequantizeLinear"], _quantize),
-    "BatchNormalization": lambda op: _per_channel(op, False),
-    "InstanceNormalization": lambda op: _per_channel(op, True),
-    "GroupNormalization": lambda op: _per_channel(op, True),
+    "BatchNormalization": _per_channel(None),
+    "InstanceNormalization": _per_channel(2),
+    "GroupNormalization": _per_channel(1),
     "LpNormalization": _lp_axis,
     "Concat": _aligned,
     "Conv": _conv((0, 1), (2,)),

@@ -91,6 +91,20 @@ def test_rows_count_old_outer_units():
     assert list(index) == [2, 3, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11]
 
 
+def test_a_norm_over_groups_of_channels_mixes_them():
+    """Rows that are normalized over all channels move as a whole, never one channel of them at a time."""
+    net = Layers()
+    x = net.input("x", DType.F32, 3, 5)
+    table = net.op("GroupNormalization", [net.weight(6, 4, 5), net.vector(4), net.vector(4)], attrs={"num_groups": 1})
+    most = net.op("ReduceMax", [table, net.ints(0)], attrs={"keepdims": 0})
+    y = net.op("Add", [x, net.op("MatMul", [net.weight(3, 4), most])])
+    module, feeds = net.done(y), {"x": np.zeros((3, 5), np.float32)}
+    axes, before = analyse(module), run(module, feeds)
+    assert found(axes) == []
+    assert sorted(c.size for c in axes.free) == [4, 6]
+    assert relative(before, run(axes.permuted(random_orders(axes, 0)), feeds)) < 1e-5
+
+
 # -- orders for combinations of several outer classes --------------------------------------------------------------
 
 

@@ -152,6 +152,14 @@ def coded() -> Built:
     return net.done(net.dense(net.op("MatMul", [x, w]), 8, 3)), feeds
 
 
+def diagonal() -> Built:
+    """The diagonal of a square table of one class: both of its axes turn, and what is left is no vector."""
+    net = Layers()
+    x, feeds = rows(net, 6)
+    units = net.op("Einsum", [net.weight(8, 8)], attrs={"equation": "ii->i"})
+    return net.done(net.dense(net.op("Add", [net.dense(x, 6, 8), units]), 8, 3)), feeds
+
+
 #: By hand, for every size of class that occurs.
 WANTED = {
     conv_relu: {8: POSITIVE, 6: POSITIVE},
@@ -169,6 +177,7 @@ WANTED = {
     quotient: {8: POSITIVE | SIGN},
     masked: {8: Group(0)},
     coded: {8: POSITIVE},
+    diagonal: {8: Group(0)},
 }
 ALL = {**{f.__name__: f for f in WANTED}, **NETS}
 #: Nets without double kernels.
