@@ -22,7 +22,7 @@ from mlc.ir.core import Module, Value
 from mlc.ir.cost import module_cost
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
-from mlc.passes.base import Context
+from mlc.passes.base import Context, Scope
 from mlc.passes.prune.allocate import Demand, Shrinking, by_work
 from mlc.passes.prune.criteria import CRITERIA
 from mlc.passes.prune.groups import find_groups
@@ -251,6 +251,43 @@ def test_overrides_that_cannot_be_honoured_are_refused(overrides, message, code)
 def test_overrides_need_a_ratio():
     with pytest.raises(MlcError, match="overrides without a ratio"):
         Prune(overrides="layer1: 50%").plan(stack(), Context())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"criterion": "fpgm"},
+        {"allocation": "flops"},
+        {"reconstruct": "off"},
+        {"allocation": "global", "criterion": "l1"},
+    ],
+)
+def test_what_says_how_a_ratio_is_taken_needs_one(options):
+    with pytest.raises(MlcError, match=f"{', '.join(options)} without a ratio") as caught:
+        Prune(**options).plan(stack(), Context())
+    assert caught.value.diagnostics[0].code is Code.CANNOT_HONOUR
+    assert Prune(**options, ratio=0.5).plan(stack(), Context()).groups
+
+
+def test_a_penalty_without_a_fit_is_refused():
+    with pytest.raises(MlcError, match="penalty with reconstruct=off"):
+        Prune(ratio=0.5, penalty=1.0, reconstruct="off")
+    with pytest.raises(MlcError, match="needs calibration data"):
+        Prune(ratio=0.5, penalty=1.0)(stack(), Context())
+
+
+def test_a_selector_that_names_nothing_prunable_is_told_what_would_be():
+    """Of two layers that make the same units only one is selected; what is pinned elsewhere is beside the point."""
+    scope = Scope(frozenset({"layer2.0/MatMul"}), text='on "layer2.0"')
+    with pytest.raises(MlcError, match="can remove nothing") as caught:
+        Prune(ratio=0.5).plan(stack(), Context(scope=scope))
+    assert "layer2.0/MatMul, layer2.1/MatMul" in str(caught.value.diagnostics[0].help)
+
+
+def test_small_scores_are_told_apart():
+    from mlc.passes.prune.by_ratio import _digits
+
+    assert [_digits(x) for x in (2.3456e-8, 0.123456, 12.0)] == [2.346e-8, 0.1235, 12.0]
 
 
 def test_overrides_in_a_recipe():

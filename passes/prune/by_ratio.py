@@ -58,7 +58,7 @@ def plan_by_ratio(
         sites, left = fit_sites(twin, module, changed, ctx.max_memory)
         reserve_biases(Rewriter(twin, by=step.name), sites)
         skipped += left
-        notes.append(f"{len(sites)} operators that read them are fitted to {len(ctx.data or ())} samples")
+        notes.append(f"{len(sites)} operators that read them are fitted to {len(ctx.data or ())} sample(s)")
     if work is not None:
         notes.append(_saved(work, step.ratio, {g.id: g.after for g in plans}))
     return with_totals(PrunePlan(tuple(skipped), tuple(notes), plans), module, twin)
@@ -85,8 +85,12 @@ def _group_plan(g: Group, kept: Index, scores: Scores) -> GroupPlan:
     removed = np.setdiff1d(np.arange(g.size), kept)
     return GroupPlan(
         g.id, g.site, g.size, len(kept), ranges(removed), tuple(dict.fromkeys(s.constant for s in g.axis_class.sites)),
-        round(float(scores[kept].min()), 6), round(float(scores[removed].max()), 6),
+        _digits(scores[kept].min()), _digits(scores[removed].max()),
     )  # fmt: skip
+
+
+def _digits(score: float) -> float:
+    return float(f"{score:.4g}")
 
 
 def _too_small(g: Group) -> Skipped:

@@ -127,6 +127,8 @@ def _refusal(site: FitSite, memory: int | None) -> Skipped | None:
     bias = op.operand(linear.bias_slot) if linear.bias_slot is not None else None
     if bias is not None and bias.constant is None:
         return _not_fitted(op, SkipCode.NOT_CONSTANT, "its bias is computed")
+    if bias is not None and bias.constant is not None and any(n > 1 for n in bias.constant.shape[:-1]):
+        return _not_fitted(op, SkipCode.NOT_FOLLOWED, "its bias differs from row to row")
     most = allowed(memory)
     if site.memory > most:
         why = f"its moments take {site.memory >> 20} MiB, more than {most >> 20} MiB"

@@ -28,6 +28,8 @@ MARKS: Mapping[str, tuple[SkipCode, str, str]] = {
     "block-size": (SkipCode.PINNED_AXIS, "it is the inside of a quantization block", "prune before quantizing"),
 }
 SELECTABLE = frozenset({COUNT, INNER})
+#: Why a selector does not reach a group: it names some of what makes the units, or only what reads them.
+PARTLY, UNMADE = "not every op of the group is in scope", "what makes the units is not in scope"
 FEWEST = 4  # a nest of classes (heads x width) is pruned at the outermost or innermost one that has this many units
 NESTS = ("outer", "inner", "both")
 
@@ -119,12 +121,14 @@ def _produces(op: Op, c: AxisClass, axes: Axes) -> bool:
 
 def _refusal(group: Group, scope: Scope, admit: frozenset[str]) -> Skipped | None:
     c = group.axis_class
+    if scope.explicit and not any(scope.allows(op) for op in group.holders):
+        return Skipped(group.place, SkipCode.SCOPE, "no op of the group is in scope")
     if c.pin is not None:
         what = "" if not c.pin.where else f" by {c.pin.kind} {c.pin.where}"
         return Skipped(group.place, SkipCode.PINNED_AXIS, f"{c.size} positions are fixed{what} ({c.pin.code})")
     producers = group.producers or group.holders
     if not scope.allows_group(producers) or any(scope.excludes(op) for op in group.holders):
-        return Skipped(group.place, SkipCode.SCOPE, "not every op of the group is in scope")
+        return Skipped(group.place, SkipCode.SCOPE, PARTLY if any(map(scope.allows, producers)) else UNMADE)
     for code, where in c.marks.items():
         if code in SELECTABLE and (scope.explicit or code in admit):
             continue

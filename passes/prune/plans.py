@@ -24,7 +24,7 @@ class GroupPlan:
     after: int
     removed: str
     constants: tuple[str, ...]
-    lowest_kept: float | None = None  # scores, mean 1 in the group
+    lowest_kept: float | None = None  # scores: mean 1 in a group, with `obs` relative errors of consumers
     highest_removed: float | None = None
 
 

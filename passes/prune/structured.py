@@ -18,7 +18,7 @@ from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
 from .by_ratio import plan_by_ratio
-from .groups import NESTS, find_groups
+from .groups import NESTS, PARTLY, UNMADE, find_groups
 from .overrides import Override, parse, to_text
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
@@ -29,6 +29,8 @@ from .surgery import remove_units
 from .unstructured import SparsePlan, apply_sparse, check_options, pattern_of, plan_sparse
 
 STRONGEST = 0.95  # the ratio at strength 1
+#: Arguments that say which units a ratio takes, and what becomes of the others.
+_OF_RATIOS = ("allocation", "criterion", "reconstruct", "penalty", "overrides", "nested", "widths")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Prune(Pass):
         super().__post_init__()
         self.entries()
         check_options(self)
+        if self.penalty != type(self).penalty and self.reconstruct == "off":
+            raise errors.error(
+                Code.CANNOT_HONOUR, f"'{self.name}': penalty with reconstruct=off",
+                help="it belongs to the fit: reconstruct=lstsq",
+            )  # fmt: skip
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -108,7 +115,8 @@ class Prune(Pass):
         return frozenset({COUNT} if self.widths else ()) | frozenset({INNER} if self.nested != "outer" else ())
 
     def wants(self) -> frozenset[Need]:
-        told = self.criterion in DATA_CRITERIA or self.reconstruct == "lstsq"
+        fitted = self.reconstruct == "lstsq" or self.penalty != type(self).penalty
+        told = self.criterion in DATA_CRITERIA or fitted
         return frozenset({Need.DATA}) if told else frozenset()
 
     @property
@@ -137,7 +145,7 @@ class Prune(Pass):
                 Code.CANNOT_HONOUR,
                 f"'{self.name}' can remove nothing of what {ctx.scope.text or 'the selector'} names",
                 help="; ".join(dict.fromkeys(s.why for s in skipped if s.code is not SkipCode.SCOPE))
-                or "select every producer of a group: layers that are added together lose units together",
+                or _partly(skipped),
             )
         if self.ratio is None:
             self._refuse_idle()
@@ -146,11 +154,12 @@ class Prune(Pass):
 
     def _refuse_idle(self) -> None:
         """Options that say how a ratio is distributed say nothing without one."""
-        idle = [name for name in ("overrides", "nested", "widths") if getattr(self, name) != getattr(Prune, name)]
+        idle = [name for name in _OF_RATIOS if getattr(self, name) != getattr(Prune, name)]
         if idle:
             raise errors.error(
                 Code.CANNOT_HONOUR, f"'{self.name}': {', '.join(idle)} without a ratio",
-                help="give a ratio as well, such as prune(30%, widths=true); with overrides 0% prunes what they name",
+                help="give a ratio as well, such as prune(30%, widths=true), or data or a bound to choose it by; "
+                "with overrides 0% prunes what they name",
             )  # fmt: skip
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
@@ -183,6 +192,11 @@ class Prune(Pass):
             for g in plan.groups
         ]
         return [*done, *(reconstruct(rw, dense, changed, cut, self.penalty, ctx) if self.fits(ctx) else ())]
+
+
+def _partly(skipped: Sequence[Skipped]) -> str:
+    near = next((f": {s.site}" for why in (PARTLY, UNMADE) for s in skipped if s.why == why), "")
+    return f"select every operator that makes the units{near}; layers that are added together lose units together"
 
 
 def _bytes(module: Module, g: GroupPlan) -> int:
