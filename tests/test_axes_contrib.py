@@ -126,6 +126,7 @@ ROWS: dict[str, tuple[str, list[Array | None], dict[str, Any], int, list[int]]] 
         1,
         [6, 5, 2],
     ),
+    "integer_stack": ("MatMulInteger", [u8(3, 2, 6), u8(3, 6, 5), Z, u8(3, 1, 5)], {}, 1, [6, 5, 3, 2]),
     "quantize": (MS + "QuantizeLinear", [f32(2, 6), scales(6), u8(6)], {"axis": 1}, 1, [6, 2]),
     "dequantize": (MS + "DequantizeLinear", [u8(2, 6), scales(2), u8(2)], {"axis": 0}, 1, [6, 2]),
     "nbits": (

@@ -49,19 +49,19 @@ def _blocks(op: Op, s: Solver, x: list[AxisType], parameter: Axis, axis: int, bl
 
 
 def columns(op: Op, s: Solver, inner: Axis, *slots: int) -> None:
-    """Parameters of one value for all or one for each position of the last axis of `inner`."""
+    """Parameters of one value for all, [n] for the last axis of `inner`, or [.., 1, n] for each matrix of a stack."""
     for slot in slots:
         parameter = s.operand(op, slot)
         if parameter:
-            broadcast(op, s, [inner[-1:], parameter[-1:]])
+            broadcast(op, s, [inner, parameter])
 
 
 def matmul_integer(op: Op, s: Solver) -> None:
-    """A [.., m, k], B [.., k, n] and zero points per row of A and per column of B."""
+    """A [.., m, k], B [.., k, n] and zero points per row of A ([m], [.., m, 1]) and per column of B ([n], [.., 1, n])."""
     a, b = s.need(op, 0), s.need(op, 1)
     zero = s.operand(op, 2)
-    if zero and len(a) > 1:
-        broadcast(op, s, [a[-2:-1], zero[-2:-1] if len(zero) > 1 else zero])
+    if zero:
+        broadcast(op, s, [a, zero if len(zero) > 1 else (*zero, ONE)])
     columns(op, s, b, 3)
     s.out(op, product(op, s, a, b))
 
