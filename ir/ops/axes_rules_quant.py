@@ -57,7 +57,7 @@ def columns(op: Op, s: Solver, inner: Axis, *slots: int) -> None:
 
 
 def matmul_integer(op: Op, s: Solver) -> None:
-    """A [.., m, k], B [.., k, n] and zero points per row of A ([m], [.., m, 1]) and per column of B ([n], [.., 1, n])."""
+    """A [.., m, k], B [.., k, n], zero points per row of A ([m] or [.., m, 1]), per column of B ([n] or [.., 1, n])."""
     a, b = s.need(op, 0), s.need(op, 1)
     zero = s.operand(op, 2)
     if zero:
