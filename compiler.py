@@ -87,6 +87,14 @@ class Settings:
         for name, (value, low) in (whole | {f"dims[{n!r}]": (size, 1) for n, size in self.dims.items()}).items():
             if value is not None and (not isinstance(value, int) or value < low):
                 raise errors.error(Code.USAGE, f"{name} = {value!r}", help=f"give a whole number from {low}")
+        for name, file in (("data", self.data), ("eval", self.eval)):
+            if file is not None and not isinstance(file, str | os.PathLike):
+                found = type(file).__name__
+                raise errors.error(
+                    Code.USAGE,
+                    f"{name} is a {found}, not a path",
+                    help="give the path of a numpy.savez file",
+                )
         if self.labels is not None and self.data is None and self.eval is None:
             raise errors.error(Code.USAGE, f"labels {self.labels!r} of no data", help="give --data or --eval as well")
 

@@ -76,8 +76,8 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
     if layout.out.suffix not in _SUFFIXES:
         raise errors.error(
             Code.USAGE,
-            f"{str(layout.out)!r} has the suffix of another format",
-            help="name a folder (NAME or NAME.mlc), or a file NAME.onnx",
+            f"{str(layout.out)!r}: an output has no suffix {layout.out.suffix!r}",
+            help="name a folder (NAME without a dot, or NAME.mlc), or a file NAME.onnx",
         )
     if not parent.is_dir():
         raise errors.error(Code.OUTPUT, f"there is no folder {str(parent)!r}", help="create it, or choose another -o")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+_INTERFACE = {"interface-input": "input", "interface-output": "output"}
 _SITES = 3  # shown for a class unless all are asked for
 
 
@@ -98,6 +99,6 @@ def _site(row: Row) -> str:
 
 
 def _where(row: Row) -> str:
-    """The op, or the input or output, that fixes the order."""
+    """The op, or the input or output, that fixes the order; nothing where it is the structure of the axis itself."""
     pin = row["pin"]
-    return " ".join(filter(None, (pin["kind"] or pin["code"].removeprefix("interface-"), pin["op"])))
+    return " ".join(filter(None, (pin["kind"] or _INTERFACE.get(pin["code"], ""), pin["op"])))

@@ -45,7 +45,7 @@ def save(
     """
     target = Path(path)
     if target.exists() and not overwrite:
-        raise error(Code.OUTPUT_EXISTS, f"{target} exists", help="choose another name, or ask to overwrite it")
+        raise error(Code.OUTPUT_EXISTS, f"{target} exists", help="choose another name, or give overwrite=True")
     proto, stubs = _light(module, opset)
     total = sum(c.nbytes for c in stubs.values())
     apart = external == "always" or (external == "auto" and total > _EXTERNAL_FROM)

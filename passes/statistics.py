@@ -21,6 +21,7 @@ from .ports import Accumulator, Array, Data, Executable, Progress, Request, Runn
 
 _DEFAULT_BUDGET = 512 << 20
 _MANY = 16  # samples at once
+_HOW = "mlc.compile(model, [step], data='x.npz') sets both; by hand: Context(data=load_npz(...), runner=OrtRunner())"
 
 
 class StreamingStatistics:
@@ -76,7 +77,7 @@ def sources(ctx: Context) -> tuple[Data, Runner]:
     """What a pass that learns works with. Errors: NO_DATA if there are no samples, or nothing that runs models."""
     if ctx.data is None or ctx.runner is None:
         what = "calibration data" if ctx.data is None else "a runner besides the data"
-        raise errors.error(Code.NO_DATA, f"this needs {what}", help="compile with data=..., or set both in the Context")
+        raise errors.error(Code.NO_DATA, f"this needs {what}", help=_HOW)
     return ctx.data, ctx.runner
 
 

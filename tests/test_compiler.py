@@ -236,6 +236,12 @@ def test_inspect_verify_and_bench(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert timing["low"] <= timing["speedup"] <= timing["high"]
 
 
+def test_samples_are_a_file(tmp_path: Path) -> None:
+    arrays: Any = {"x": np.zeros((4, 64), np.float32)}
+    with pytest.raises(MlcError, match="data is a dict, not a path"):
+        mlc.compile(two_layers(tmp_path), "prune:50%", data=arrays)
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(MlcError, match="full, fast, none"):
         mlc.compile("x.onnx", "simplify", check="quick")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def test_files_named_in_the_text_exist(page: Path) -> None:
         r"`((?:tests|examples|benchmarks|docs|ir|passes|backends|frontends|dsl)/[\w/]+\.\w+)`", page.read_text()
     ):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_pruning_with_data_from_python_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_layers(tmp_path).rename(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).standard_normal((200, 64), dtype=np.float32)
+    np.savez("samples.npz", x=x)
+    names: dict[str, Any] = {"mlc": mlc}
+    for code in blocks(ROOT / "docs" / "passes" / "prune.md", "python")[1:3]:
+        exec(compile(code, "prune.md", "exec"), names)
+    dense = Session(mlc.load("model.onnx")).run({"x": x})["y"]
+    for small in (names["small"], mlc.load("small.onnx")):
+        assert small.constants["fc1.weight"].constant.shape == (64, 32)
+        y = Session(small).run({"x": x})["y"]
+        assert np.linalg.norm(y - dense) < 0.1 * np.linalg.norm(dense)  # half of the units are weak
 
 
 def test_the_pass_of_the_guide_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

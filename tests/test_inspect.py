@@ -41,6 +41,12 @@ def test_golden(name: str, update_golden: bool) -> None:
     assert text == path.read_text()
 
 
+def test_slots_of_a_fused_matrix_are_fixed_by_no_operator():
+    """Queries, keys and values in one matrix: the reason is not said twice."""
+    (row,) = (line for line in shown("vit").splitlines() if line.startswith("fixed-slots"))
+    assert row.count("fixed-slots") == 1
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return two_layers(tmp_path)
