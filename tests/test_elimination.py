@@ -8,11 +8,11 @@ import pytest
 from mlc.passes.prune.elimination import Problem, elimination_scores
 
 
-def problem(seed, units=6, m=2, outputs=3):
+def problem(seed, units=6, m=2, outputs=3, others=0):
     rng = np.random.default_rng(seed)
-    depth = units * m
+    depth = units * m + others
     basis = rng.standard_normal((200, depth)) @ rng.standard_normal((depth, depth))
-    columns = rng.permutation(depth).reshape(units, m)
+    columns = rng.permutation(depth)[: units * m].reshape(units, m)
     return Problem(rng.standard_normal((outputs, depth)), basis.T @ basis / 200, columns)
 
 
@@ -26,10 +26,12 @@ def refit_error(p: Problem, damped, gone) -> float:
     return float(whole - np.einsum("ok,ko->", cross, np.linalg.solve(damped[np.ix_(keep, keep)], cross.T)))
 
 
+@pytest.mark.parametrize("others", [0, 4])
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_greedy_elimination_with_refits(seed, m):
-    p = problem(seed, m=m)
+def test_it_is_greedy_elimination_with_refits(seed, m, others):
+    """`others`: columns of no unit, which make up for units and never leave."""
+    p = problem(seed, m=m, others=others)
     damped = p.damped(1e-2)
     scores = elimination_scores([p], 6, 1e-2)
     energy = np.einsum("od,de,oe->", p.weight, p.moments, p.weight)
@@ -67,3 +69,16 @@ def test_dead_inputs_do_not_break_it():
     scores = elimination_scores([Problem(p.weight, moments, p.columns)], 6, 1e-2)
     assert np.isfinite(scores).all()
     assert np.isfinite(elimination_scores([Problem(p.weight, moments * 0, p.columns)], 6, 1e-2)).all()
+
+
+@pytest.mark.parametrize("units", [300, 129])
+def test_of_many_units_several_leave_together(units):
+    """Inputs that say nothing of each other: every unit costs its own share, whoever left before or with it."""
+    p = problem(4, units=units, others=3)
+    energies = np.random.default_rng(5).random(len(p.moments)) + 0.1
+    lone = Problem(p.weight, np.diag(energies), p.columns)
+    damped = energies + 1e-2 * energies.mean()
+    shares = (np.square(p.weight).sum(axis=0) * damped)[p.columns].sum(axis=1)
+    shares /= float((np.square(p.weight).sum(axis=0) * energies).sum())
+    scores, order = elimination_scores([lone], units, 1e-2), np.argsort(shares)
+    np.testing.assert_allclose(scores[order], np.cumsum(shares[order]), rtol=1e-9)

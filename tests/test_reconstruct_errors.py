@@ -10,7 +10,7 @@ from kit.samples import Samples
 from mlc.backends.runner import OrtRunner
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
-from mlc.passes.base import Context
+from mlc.passes.base import Context, SkipCode
 from mlc.passes.linear import linear_of
 from mlc.passes.prune.ranges import parse_ranges
 from mlc.passes.prune.structured import Prune
@@ -109,3 +109,46 @@ def test_a_bias_that_differs_from_row_to_row_is_left_alone(rows):
     assert [s.why for s in pruned.history[-1].skipped] == ["cut, not fitted: its bias differs from row to row"]
     (last,) = [op for op in pruned.graph.ops if op.operand(2) is not None and op.operand(2).name == "c"]
     np.testing.assert_array_equal(last.operand(2).constant.array(), module.constants["c"].constant.array())
+
+
+def test_a_computed_bias_is_left_alone():
+    net = Layers(0)
+    x, computed = net.input("x", F32, 4, 12), net.input("c", F32, 5)
+    h = net.relu(net.op("Gemm", [x, net.weight(12, 32), shifted(net, 32)]))
+    module = net.done(net.op("Gemm", [h, net.weight(32, 5), net.relu(computed)]))
+    drawn = np.random.default_rng(0).standard_normal((25, 5)).astype(np.float32)
+    data = Samples({**data_of((4, 12)).arrays, "c": drawn}, whole=True)
+    report = Prune(ratio=0.5, multiple=1)(module, Context(data=data, runner=OrtRunner())).history[-1]
+    assert [(s.code, s.why) for s in report.skipped] == [
+        (SkipCode.NOT_CONSTANT, "cut, not fitted: its bias is computed"),
+    ]  # fmt: skip
+
+
+def normed(shared: bool, dead: bool) -> Module:
+    """Two convolutions with batch norms. `shared`: another norm reads the variance; `dead`: a filter yields zero."""
+    net = Layers(6)
+    x = net.input("x", F32, 2, 3, 8, 8)
+    h = net.relu(net.conv(x, 3, 32))
+    weight = net.draw(8, 32, 3, 3)
+    weight[0] = 0 if dead else weight[0]
+    attrs = {"kernel_shape": Ints((3, 3)), "pads": Ints((1, 1, 1, 1))}
+    y = net.op("Conv", [h, net.const(weight, "w")], attrs=attrs)
+    variance, zeros = net.const(np.linspace(0.5, 2, 8).astype(np.float32), "var"), np.zeros(8, np.float32)
+    norm = [net.const(zeros + 1, "scale"), net.const(zeros, "shift"), net.const(zeros, "mean"), variance]
+    y = net.op("BatchNormalization", [y, *norm])
+    return net.done(net.op("BatchNormalization", [net.relu(y), *norm]) if shared else net.relu(y))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_variance_that_another_norm_reads_stays(shared):
+    module = normed(shared, dead=False)
+    pruned = Prune(ratio=0.5, multiple=1)(module, Context(data=data_of((2, 3, 8, 8)), runner=OrtRunner()))
+    before, after = (m.constants["var"].constant.array() for m in (module, pruned))
+    assert len(before) == len(after)
+    assert (after == before).all() if shared else (after < before).all()
+
+
+def test_a_result_that_never_varies_keeps_its_variance():
+    module = normed(shared=False, dead=True)
+    pruned = Prune(ratio=0.5, multiple=1)(module, Context(data=data_of((2, 3, 8, 8)), runner=OrtRunner()))
+    assert pruned.constants["var"].constant.array()[0] == module.constants["var"].constant.array()[0]
