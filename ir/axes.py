@@ -1,6 +1,6 @@
 """Which axes belong together: the one analysis behind pruning, merging, equalization and rotation.
 
-    axes = analyse(module)
+    axes = analyse(module)               frozen={"name"}: these constants stay as they are
     axes.classes                         what may be permuted (free) and what may not, and why (pinned)
     axes.permuted({3: order})            the module with class 3 permuted: its outputs are the same
     axes.depends(c)                      the classes each of whose units may order c in its own way
@@ -13,7 +13,7 @@ operators without a rule pin every axis they touch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -204,11 +204,17 @@ class Axes:
 _LEFT = Pin("left-out")
 
 
-def analyse(module: Module, *, pin_outputs: bool = True) -> Axes:
+def analyse(module: Module, *, pin_outputs: bool = True, frozen: Collection[str] = ()) -> Axes:
     """Derive the axis classes of a typed module (ir/infer.py). Linear in the module, reads no weights.
 
-    Without `pin_outputs` an output may come out permuted: `of` says how. That is how the rules are tested.
+    Constants named in `frozen` stay as they are, and with them everything that has to move with one of their axes:
+    tables that mean something in their order, weights that another model shares. Without `pin_outputs` an output may
+    come out permuted: `of` says how. That is how the rules are tested.
+
+    Errors: ValueError for a frozen name that no constant has.
     """
+    if unknown := sorted(set(frozen) - set(module.constants)):
+        raise ValueError(f"no constants to freeze are called {', '.join(unknown)}")
     with no_collection():
         solver = Solver(module)
         for value in module.graph.inputs:
@@ -217,6 +223,8 @@ def analyse(module: Module, *, pin_outputs: bool = True) -> Axes:
         for value, name in zip(module.graph.outputs, module.graph.output_names):
             if pin_outputs:
                 solver.pin_value(value, Pin("interface-output", name))
+        for name in sorted(frozen):
+            solver.pin_value(module.constants[name], Pin("frozen", name))
         return Axes(module, solver)
 
 

@@ -251,3 +251,19 @@ def test_anchors_are_pinned_by_the_output():
     anchors = [c for c in analyse(module).pinned if c.size == 16]
     assert {c.pin.code for c in anchors} == {"interface-output"}
     assert sum(len(c.sites) for c in anchors) == 4  # weight and bias of the last convolution, at both scales
+
+
+def test_a_frozen_table_pins_what_would_move_with_it():
+    """The width that the rotary tables tie through all layers; everything else is as free as before."""
+    module, _ = NETS["rope_decoder"]()
+    axes = analyse(module, frozen={"cos"})
+    assert not any(s.constant in ("cos", "sin") for c in axes.free for s in c.sites)
+    assert {(c.pin.code, c.pin.where) for c in axes.pinned for s in c.sites if s.constant == "sin" and s.axis == 1} == {
+        ("frozen", "cos")
+    }
+    assert sorted((c.size for c in axes.free), reverse=True) == [64, 48, 4, 3, 2]
+
+
+def test_freezing_what_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no constants to freeze are called lost"):
+        analyse(NETS["mlp"]()[0], frozen={"lost"})
