@@ -76,7 +76,8 @@ def reconstruct(
         for site, (fit, moments) in zip(group, fits):
             _store(rw, site.linear, fit)
             _rescale_norms(rw, site.linear, fit, moments)
-            done.append(Done(site.name, f"error {fit.before:.3g}", f"error {fit.after:.3g}, fitted"))
+            before, after = (f"error {100 * e:.3g} %" for e in (fit.before, fit.after))
+            done.append(Done(site.name, before, f"{after}, fitted"))
     return done
 
 
