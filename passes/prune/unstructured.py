@@ -98,7 +98,7 @@ def check_options(step: Prune) -> None:
     idle += ["overrides"] if pattern and any(e.ratio > 0 for e in step.entries()) else []
     if idle:
         raise errors.error(
-            Code.CANNOT_HONOUR, f"'{step.name}': {', '.join(idle)} with kind={step.kind}",
+            Code.CANNOT_HONOUR, f"'{step.name}': {', '.join(idle)} cannot be given with kind={step.kind}",
             help=_HELP_PATTERN if pattern else _HELP,
         )  # fmt: skip
 
