@@ -185,7 +185,10 @@ class Axes:
 
         A class that depends on others may have an array [n_u1, ..., n]: a permutation for each old outer unit.
         `leave_out` keeps one site as it is, which breaks the function: the negative test of the analysis.
+
+        Errors: ValueError for a class that is not there or pinned, and for an array that does not name every unit once.
         """
+        self._check_orders(permutations)
         twin = self.module.clone()
         for value in self._solver.constants:
             constant, types = value.constant, self.of(value)
@@ -199,6 +202,17 @@ class Axes:
             payload = ArrayPayload(np.ascontiguousarray(array))
             twin.constants[value.name].constant = Constant(constant.type, payload, constant.origin)
         return twin
+
+    def _check_orders(self, permutations: Mapping[int, Index]) -> None:
+        if unknown := [id for id in permutations if id not in range(len(self.classes))]:
+            raise ValueError(f"no class has the id {unknown[0]!r}")
+        self.choice(permutations)
+        for id, order in permutations.items():
+            c, units = self.classes[id], np.asarray(order)
+            if c.pin is not None:
+                raise ValueError(f"{c.name} is pinned: {c.pin}")
+            if units.shape[-1:] != (c.size,) or not np.all(np.sort(units) == np.arange(c.size)):
+                raise ValueError(f"an order of {c.name} names each of its {c.size} units once")
 
 
 _LEFT = Pin("left-out")

@@ -267,3 +267,19 @@ def test_a_frozen_table_pins_what_would_move_with_it():
 def test_freezing_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="no constants to freeze are called lost"):
         analyse(NETS["mlp"]()[0], frozen={"lost"})
+
+
+def test_what_is_no_permutation_is_refused():
+    module, _ = NETS["mlp"]()
+    axes = analyse(module)
+    c, pinned = axes.free[0], axes.pinned[0]
+    wrong = {
+        "no class has the id": {len(axes.classes): [0]},
+        f"no class has the id '{c.name}'": {c.name: range(c.size)},
+        "is pinned": {pinned.id: range(pinned.size)},
+        "names each of its": {c.id: range(c.size - 1)},
+        f"each of its {c.size} units once": {c.id: [0] * c.size},
+    }
+    for message, orders in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            axes.permuted(orders)
