@@ -66,7 +66,7 @@ def test_a_convolution_is_patches_times_matrix(group, kernel, strides, dilations
 
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (1, 1)])
 def test_automatic_padding(mode, stride, kernel):
     attrs = {"auto_pad": mode, "strides": Ints((stride, stride))}
     assert_is_the_map(*conv_net(np.random.default_rng(1), kernel=kernel, attrs=attrs))
@@ -99,7 +99,11 @@ def test_what_is_no_linear_map():
     net = Net()
     x = net.input("x", F32, 4, 4)
     w = net.const(np.eye(4, dtype=np.float32), "w")
+    whole = net.input("n", DType.I32, 4, 4)
     for module in (
+        net.op("MatMul", [w, net.const(np.ones((4, 4), np.float32), "both")]),
+        net.op("MatMul", [whole, net.const(np.eye(4, dtype=np.int32), "integers")]),
+        net.op("MatMul", [net.input("none", F32, 4, 0), net.const(np.zeros((0, 4), np.float32), "empty")]),
         net.op("MatMul", [w, x]),
         net.op("MatMul", [x, x]),
         net.op("Gemm", [x, w], attrs={"alpha": 2.0}),

@@ -79,6 +79,25 @@ def test_what_reads_as_much_as_before_is_not_fitted():
     assert "fitted" in done[1].after
 
 
+@pytest.mark.parametrize(("size", "told"), [(6, []), (2, ["(20 rows, 144 inputs)"])])
+def test_fewer_rows_than_inputs_are_told(size, told):
+    """Twenty samples of 36 places are rows enough for 16 channels of 9 positions; the same of one place are not."""
+    net = Layers(1)
+    x = net.input("x", DType.F32, "N", 3, size, size)
+    h = net.relu(net.conv(x, 3, 32))
+    strides = {
+        "kernel_shape": Ints((3, 3)),
+        "pads": Ints((1, 1, 1, 1)),
+        "strides": Ints((2, 2) if size == 2 else (1, 1)),
+    }
+    module = net.done(net.op("Conv", [h, net.weight(8, 32, 3, 3)], attrs=strides))
+    data = {"x": np.random.default_rng(0).standard_normal((20, 3, size, size)).astype(np.float32)}
+    notes = Prune(ratio=0.5)(module, Context(data=Samples(data), runner=OrtRunner())).history[-1].notes
+    found = [n for n in notes if "fewer rows" in n]
+    assert len(found) == len(told)
+    assert all(text in note for text, note in zip(told, found))
+
+
 def test_grouped_convolutions_are_no_consumers_that_are_watched():
     module, _ = NETS["grouped"]()
     axes = analyse(module)

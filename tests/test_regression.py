@@ -88,3 +88,24 @@ def test_groups_are_independent():
     )
     alone = collect(xb, tb).solve(np.zeros((1, 3, 6)), 1e-2, np.zeros((1, 3)))
     np.testing.assert_allclose(both.matrix[1], alone.matrix[0], rtol=1e-6)
+
+
+def test_no_rows_change_nothing():
+    x, t = draw(9)
+    moments = collect(x[:, :0], t[:, :0])
+    assert moments.count == 0
+    for part in (slice(0), slice(0, 200), slice(0), slice(200, None)):
+        moments.update(x[:, part], t[:, part])
+    assert moments.count == 400
+    np.testing.assert_allclose(moments.covariance[0], np.cov(x[0].T, bias=True), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_errors_are_never_negative(seed):
+    """Targets that are met exactly: what is left is rounding."""
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((1, 100, 4)) * 100).astype(np.float32)
+    weight = rng.standard_normal((3, 4))
+    fit = collect(x, (x @ weight.T).astype(np.float32)).solve(weight[None], 1e-8, np.zeros((1, 3)))
+    assert fit.before >= 0
+    assert 0 <= fit.after < 1e-6

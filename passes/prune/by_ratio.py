@@ -16,7 +16,7 @@ from ...ir.rewrite import Rewriter
 from ..base import Context, SkipCode, Skipped
 from .allocate import ALLOCATIONS, Demand
 from .criteria import Scores
-from .fit_sites import fit_sites
+from .fit_sites import fit_sites, scarce
 from .groups import Group, nests
 from .overrides import resolve
 from .plans import GroupPlan, PrunePlan, with_totals
@@ -24,7 +24,7 @@ from .ranges import ranges
 from .reconstruct import reserve_biases
 from .scoring import score
 from .surgery import remove_units
-from .work import Work
+from .work import Work, batch_of_one
 
 if TYPE_CHECKING:
     from .structured import Prune
@@ -58,7 +58,9 @@ def plan_by_ratio(
         sites, left = fit_sites(twin, module, changed, ctx.max_memory)
         reserve_biases(Rewriter(twin, by=step.name), sites)
         skipped += left
-        notes.append(f"{len(sites)} operators that read them are fitted to {len(ctx.data or ())} sample(s)")
+        samples = len(ctx.data or ())
+        notes.append(f"{len(sites)} operators that read them are fitted to {samples} sample(s)")
+        notes += scarce(sites, samples, batch_of_one(twin, ctx.dims))
     if work is not None:
         notes.append(_saved(work, step.ratio, {g.id: g.after for g in plans}))
     return with_totals(PrunePlan(tuple(skipped), tuple(notes), plans), module, twin)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.core import Module, Op, Value
 from ...ir.cost import cost_of
+from ...ir.dims import evaluate
+from ...ir.types import TensorType
 from ..base import SkipCode, Skipped
 from ..linear import Linear, linear_of
 from .budget import allowed
@@ -27,6 +29,13 @@ class FitSite:
     def memory(self) -> int:
         groups, outputs, depth = self.linear.shape
         return groups * depth * (2 * depth + outputs) * 8
+
+    def rows(self, dims: Mapping[str, int]) -> int | None:
+        """How many rows one sample makes; None where a size is not known."""
+        groups, outputs, _ = self.linear.shape
+        made = self.linear.op.result.type
+        elements = evaluate(made.elements, dims) if isinstance(made, TensorType) else None
+        return None if elements is None else elements // (groups * outputs)
 
 
 def fit_sites(
@@ -131,9 +140,21 @@ def _refusal(site: FitSite, memory: int | None) -> Skipped | None:
         return _not_fitted(op, SkipCode.NOT_FOLLOWED, "its bias differs from row to row")
     most = allowed(memory)
     if site.memory > most:
-        why = f"its moments take {site.memory >> 20} MiB, more than {most >> 20} MiB"
+        why = f"its moments take {site.memory / 2**20:.2g} MiB, more than {most / 2**20:.2g} MiB"
         return _not_fitted(op, SkipCode.NOT_FOLLOWED, why, "raise --max-memory")
     return None
+
+
+def scarce(sites: Sequence[FitSite], samples: int, dims: Mapping[str, int]) -> list[str]:
+    """A note where samples have fewer rows than an operator has inputs: what fits them says little of others."""
+    found = [(s, n, d) for s in sites if (n := s.rows(dims)) is not None and n * samples < (d := s.linear.shape[2])]
+    if not found:
+        return []
+    site, rows, depth = max(found, key=lambda f: f[2] / max(1, f[1]))
+    return [
+        f"{len(found)} of them see fewer rows than they have inputs, such as {site.name} ({rows * samples} rows, "
+        f"{depth} inputs): give more samples, or a higher penalty"
+    ]
 
 
 def _not_fitted(op: Op, code: SkipCode, why: str, what_to_do: str = "") -> Skipped:
