@@ -218,6 +218,17 @@ def test_unknown_operators_pin_everything_they_touch():
     assert any(c.pin.code == "unknown-operator" and "Thing" in str(c.pin) for c in axes.pinned)
 
 
+def test_an_option_that_is_not_ruled_is_the_reason():
+    """The operator is known; statistics of the batch are not what its rule is about."""
+    net = Layers()
+    x = net.input("x", DType.F32, 2, 6)
+    operands = [net.linear(x, 6, 8), *(net.vector(8) for _ in range(4))]
+    y = net.node("BatchNormalization", operands, None, {"training_mode": 1}, count=3).results[0]
+    axes = analyse(net.done(net.linear(y, 8, 3)))
+    assert axes.free == ()
+    assert {c.pin.code for c in axes.pinned if c.size == 8} == {"unknown-option"}
+
+
 def test_values_captured_by_an_opaque_body_are_pinned():
     net = Layers()
     x = net.input("x", DType.F32, 2, 6)

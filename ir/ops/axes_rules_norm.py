@@ -19,7 +19,7 @@ COUNT = "count-sensitive"
 
 def batch_norm(op: Op, s: Solver) -> None:
     if attr_int(op, "training_mode"):
-        raise Opaque("unknown-operator")
+        raise Opaque("unknown-option")
     _per_channel(op, s, (1, 2, 3, 4))
 
 
