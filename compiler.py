@@ -186,6 +186,7 @@ class _Compilation:
         self.context = _context(self.target, self.data, self.eval, options, self.judge.binding)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
+        self._check_sizes()
         steps = self._choose_strength()
         module, reports = self._transform(steps)
         out = layout.out if keep else None
@@ -198,10 +199,12 @@ class _Compilation:
             self._write(folder, layout, document, reports)
         return Result(module, document, out, diagnostics)
 
+    def _check_sizes(self) -> None:
+        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
+
     # -- strength ----------------------------------------------------------------------------------------------
 
     def _choose_strength(self) -> tuple[PlannedStep, ...]:
-        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
         choice = choose(
             self.program,
             verdicts=self._trial,
@@ -235,6 +238,8 @@ class _Compilation:
 
     def plan(self) -> list[tuple[str, Plan]]:
         """The plans of all steps, with the strengths that `run` would choose."""
+        if self.program.free:  # else bounds decide nothing, and the sizes they need may be unknown
+            self._check_sizes()
         return _plans(run(self._choose_strength(), self.source.clone(), self.context))
 
     # -- transform and emit ------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ class Judge:
         limit = max_memory if max_memory is not None else memory_limit()
         needed = _RUN_FACTOR * _weight_bytes(module)
         on = f"{len(samples)} samples of the data" if samples is not None else "synthetic input"
-        judge = cls(source, samples, on, binding=dict(dims), threads=threads)
+        known = {} if samples is None else _binding(module, next(iter(samples.batches(1))).inputs)
+        judge = cls(source, samples, on, binding={**known, **dims}, threads=threads)
         if level != "full":
             judge.judged_on = "changed operators alone" if level == "fast" else "nothing"
         elif needed > limit:
@@ -95,7 +96,6 @@ class Judge:
         session = self.open_source()
         if self.samples is not None:
             self.feeds = tuple(dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
-            self.binding = {**_binding(module, self.feeds[0]), **dims}
         else:
             rng = np.random.default_rng(seed)
             probes = synthetic(module, session.run, dims=dims, rng=rng)

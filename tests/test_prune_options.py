@@ -12,13 +12,14 @@ from kit.nets import NETS, Layers
 from kit.permute import relative, run
 from kit.real import real_models
 
+import mlc
 from mlc.backends.onnx import to_proto
 from mlc.dsl.program import Program
 from mlc.dsl.recipe import Recipe
 from mlc.frontends.onnx import load
 from mlc.ir import dims
 from mlc.ir.axes import analyse
-from mlc.ir.core import Module, Value
+from mlc.ir.core import Ints, Module, Value
 from mlc.ir.cost import module_cost
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
@@ -284,10 +285,47 @@ def test_a_selector_that_names_nothing_prunable_is_told_what_would_be():
     assert "layer2.0/MatMul, layer2.1/MatMul" in str(caught.value.diagnostics[0].help)
 
 
+def test_what_a_selector_does_not_touch_is_not_blamed():
+    """Beside a selected reader there is a table that ids address: that it is pinned explains nothing."""
+    net = Layers()
+    ids, x = net.input("ids", DType.I64, "N", 3), net.input("x", DType.F32, "N", 3, 12)
+    table = net.op("Gather", [net.weight(40, 16), ids], attrs={"axis": 0})
+    reader = net.dense(net.relu(net.dense(x, 12, 32)), 32, 16)
+    module = net.done(net.op("Relu", [table]), net.relu(reader))
+    (name,) = [op.name for op in module.graph.ops if op.kind == "MatMul" and op.operand(1).constant.shape == (32, 16)]
+    with pytest.raises(MlcError, match="can remove nothing") as caught:
+        Prune(ratio=0.5).plan(module, Context(scope=Scope(frozenset({name}), text="on it")))
+    assert "select every operator that makes the units" in caught.value.diagnostics[0].help
+
+
+def test_except_spares_what_a_named_op_reads():
+    """The second layer only reads the units of the first: those stay, too, as its weight would shrink."""
+    scope = Scope(but=frozenset({"layer2.0/MatMul"}))
+    assert set(widths(Prune(ratio=0.5).plan(stack(), Context(scope=scope)))).isdisjoint(
+        {"layer1/MatMul", "layer2.0/MatMul, layer2.1/MatMul"}
+    )
+    assert "layer1/MatMul" in widths(Prune(ratio=0.5).plan(stack(), Context()))
+
+
 def test_small_scores_are_told_apart():
     from mlc.passes.prune.by_ratio import _digits
 
     assert [_digits(x) for x in (2.3456e-8, 0.123456, 12.0)] == [2.346e-8, 0.1235, 12.0]
+
+
+@pytest.mark.parametrize("check", ["none", "fast"])
+def test_work_is_counted_at_the_sizes_of_samples_whatever_is_checked(tmp_path, check):
+    net = Layers()
+    x = net.input("x", DType.F32, "N", "T", 12)
+    h = net.dense(net.relu(net.dense(x, 12, 32)), 32, 16)
+    module = net.done(net.op("MatMul", [h, net.op("Transpose", [h], attrs={"perm": Ints((0, 2, 1))})]))
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 7, 12), np.float32))
+    step = Prune(ratio=0.5, allocation="flops", criterion="l2", reconstruct="off")
+    with pytest.raises(MlcError, match="no size is given for T"):
+        mlc.compile(module, [step], output=tmp_path / "a", check=check)
+    result = mlc.compile(module, [step], output=tmp_path / "b", check=check, data=tmp_path / "data.npz")
+    (report,) = result.module.history
+    assert report.plan.groups
 
 
 def test_overrides_in_a_recipe():
