@@ -16,9 +16,14 @@ Array = np.ndarray[Any, Any]
 
 
 def add_bias(rw: Rewriter, op: Op, delta: Array, dtype: DType) -> None:
-    """Let a MatMul, Gemm or convolution yield `delta` more, one number per output, in the weights' `dtype`."""
+    """Let a MatMul, Gemm or convolution yield `delta` more, one number per output, in the weights' `dtype`.
+
+    The gates of a recurrent layer get it on the side of the input: [directions x gates x hidden].
+    """
     if op.kind == "MatMul":
         return _add_behind(rw, op, delta, dtype)
+    if op.kind in ("LSTM", "GRU", "RNN"):
+        return _add_to_gates(rw, op, delta, dtype)
     old = op.operand(2)
     if old is not None and old.constant is not None:
         delta = delta + old.constant.array().astype(np.float64)
@@ -29,6 +34,17 @@ def add_bias(rw: Rewriter, op: Op, delta: Array, dtype: DType) -> None:
     else:
         name = f"{op.name}_bias"
     _set(rw, op, 2, delta, name, dtype)
+
+
+def _add_to_gates(rw: Rewriter, op: Op, delta: Array, dtype: DType) -> None:
+    weight, old = op.operand(1), op.operand(3)
+    assert weight is not None
+    assert weight.constant is not None
+    mine = delta.reshape(weight.constant.shape[:2])
+    both = np.hstack([mine, np.zeros_like(mine)])
+    if old is not None and old.constant is not None:
+        both = both + old.constant.array().astype(np.float64)
+    _set(rw, op, 3, both, old.name if old is not None else f"{op.name}_bias", dtype)
 
 
 def _set(rw: Rewriter, op: Op, slot: int, numbers: Array, name: str, dtype: DType) -> None:

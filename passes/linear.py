@@ -5,15 +5,14 @@ group (for a convolution: channels x kernel positions), n rows:
 
     matrix   [G, O, D]   the weight
     rows     [G, n, D]   what it is applied to; for a convolution the patches, zero padding included
-    targets  [G, n, O]   its result, own bias included
 
+LSTM, GRU and RNN are the map of their input to the gates of all directions; it ends inside the operator.
 What fits or rounds weights against data (least squares, second-order rounding) is written once, on these.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +50,9 @@ class Linear(ABC):
         """The axis of the weight along which the outputs lie."""
 
     @property
-    def result_axis(self) -> int:
-        """The axis of the result along which the outputs lie."""
-        assert isinstance(self.op.result.type, TensorType)
-        return self.op.result.type.rank - 1
+    def exposed(self) -> bool:
+        """Whether the result of the operator is that of the map."""
+        return True
 
     @property
     def taps(self) -> int:
@@ -82,15 +80,17 @@ class Linear(ABC):
     def stored(self, matrix: Array) -> Array:
         """The inverse of `matrix`."""
 
-    @abstractmethod
+    def outputs(self, positions: Array) -> Array:
+        """Positions along the output axis of the weight as rows of all matrices, one below the other."""
+        return positions
+
     def count(self, data: Array) -> int:
         """How many rows the data makes."""
+        return int(data.size) // int(data.shape[-1])
 
-    @abstractmethod
-    def rows(self, data: Array, picked: Picked = None) -> Array: ...
-
-    @abstractmethod
-    def targets(self, result: Array, picked: Picked = None) -> Array: ...
+    def rows(self, data: Array, picked: Picked = None) -> Array:
+        flat = data.reshape(-1, data.shape[-1])
+        return (flat if picked is None else flat[picked])[None]
 
 
 class Product(Linear):
@@ -118,16 +118,43 @@ class Product(Linear):
     def stored(self, matrix: Array) -> Array:
         return np.ascontiguousarray(matrix[0] if self.transposed else matrix[0].T)
 
-    def count(self, data: Array) -> int:
-        return int(data.size) // int(data.shape[-1])
 
-    def rows(self, data: Array, picked: Picked = None) -> Array:
-        flat = data.reshape(-1, data.shape[-1])
-        return (flat if picked is None else flat[picked])[None]
+class Recurrent(Linear):
+    """What LSTM, GRU and RNN make of their input: weight [directions, gates x hidden, inputs], one map for it all."""
 
-    def targets(self, result: Array, picked: Picked = None) -> Array:
-        flat = result.reshape(-1, result.shape[-1])
-        return (flat if picked is None else flat[picked])[None]
+    @property
+    def exposed(self) -> bool:
+        return False
+
+    @property
+    def input_axis(self) -> int:
+        return 2
+
+    @property
+    def output_axis(self) -> int:
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        assert self.weight.constant is not None
+        directions, outputs, depth = self.weight.constant.shape
+        return 1, directions * outputs, depth
+
+    @property
+    def bias_slot(self) -> int | None:
+        return 3
+
+    def matrix(self, weight: Array) -> Array:
+        return weight.reshape(1, -1, weight.shape[2])
+
+    def stored(self, matrix: Array) -> Array:
+        assert self.weight.constant is not None
+        return np.ascontiguousarray(matrix.reshape(self.weight.constant.shape))
+
+    def outputs(self, positions: Array) -> Array:
+        assert self.weight.constant is not None
+        directions, outputs, _ = self.weight.constant.shape
+        return (np.arange(directions)[:, None] * outputs + positions).reshape(-1)
 
 
 class Convolution(Linear):
@@ -144,10 +171,6 @@ class Convolution(Linear):
     @property
     def output_axis(self) -> int:
         return 0
-
-    @property
-    def result_axis(self) -> int:
-        return 1
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -180,11 +203,6 @@ class Convolution(Linear):
         patches = windows[chosen]  # [n, channels, kernel...]
         return np.moveaxis(patches.reshape(len(spots), self.groups, -1), 0, 1)
 
-    def targets(self, result: Array, picked: Picked = None) -> Array:
-        flat = np.moveaxis(result, 1, -1).reshape(-1, result.shape[1])
-        flat = flat if picked is None else flat[picked]
-        return np.moveaxis(flat.reshape(len(flat), self.groups, -1), 0, 1)
-
     def _windows(self, data: Array) -> Array:
         """[batch, channels, positions..., kernel...], a view of the padded data."""
         rank = len(self.kernel)
@@ -210,7 +228,8 @@ class Convolution(Linear):
         return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
-_VIEWS: Mapping[str, type[Linear]] = {"MatMul": Product, "Gemm": Product, "Conv": Convolution}
+_VIEWS: dict[str, type[Linear]] = {"MatMul": Product, "Gemm": Product, "Conv": Convolution}
+_VIEWS |= dict.fromkeys(("LSTM", "GRU", "RNN"), Recurrent)
 
 
 def linear_of(op: Op) -> Linear | None:
@@ -222,7 +241,7 @@ def linear_of(op: Op) -> Linear | None:
     if data is None or weight is None or data.constant is not None or weight.constant is None:
         return None
     constant = weight.constant
-    if not constant.dtype.is_float or constant.elements == 0 or not isinstance(op.result.type, TensorType):
+    if not constant.dtype.is_float or constant.elements == 0 or not isinstance(op.results[0].type, TensorType):
         return None
     if view is Product and (constant.type.rank != 2 or _scaled(op)):
         return None

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 class Fit:
     """A solution [groups, outputs, depth], its bias [groups, outputs], and the relative errors before and after.
 
-    An error is E |t - W x - b|^2 / Var(t), summed over outputs; `before` is that of W0 with the bias of its own.
+    An error is E |t - W x - b|^2 / Var(t), summed over outputs; `before` is that of W0 without a bias.
     """
 
     matrix: Array
@@ -88,8 +88,8 @@ class CrossMoments:
         """[groups, outputs]."""
         return self._tt / self.count - (self._t / self.count) ** 2
 
-    def solve(self, start: Array, penalty: float, bias: Array) -> Fit:
-        """The ridge solution near `start` [groups, outputs, depth]; `bias` [groups, outputs] is what it has now."""
+    def solve(self, start: Array, penalty: float) -> Fit:
+        """The ridge solution near `start` [groups, outputs, depth]."""
         covariance, cross, start = self.covariance, self.cross, start.astype(np.float64)
         residual = cross - covariance @ np.swapaxes(start, 1, 2)  # of the targets against W0 x
         solved = start + np.swapaxes(np.stack([_ridge(a, r, penalty) for a, r in zip(covariance, residual)]), 1, 2)
@@ -97,7 +97,7 @@ class CrossMoments:
         return Fit(
             solved,
             new_bias,
-            self._error(start, covariance, cross, bias),
+            self._error(start, covariance, cross, np.zeros_like(new_bias)),
             self._error(solved, covariance, cross, new_bias),
         )
 

@@ -23,7 +23,7 @@ class FitSite:
 
     @property
     def name(self) -> str:
-        return self.linear.op.name or self.linear.op.result.name
+        return self.linear.op.name or self.linear.op.results[0].name
 
     @property
     def memory(self) -> int:
@@ -32,10 +32,11 @@ class FitSite:
 
     def rows(self, dims: Mapping[str, int]) -> int | None:
         """How many rows one sample makes; None where a size is not known."""
-        groups, outputs, _ = self.linear.shape
-        made = self.linear.op.result.type
-        elements = evaluate(made.elements, dims) if isinstance(made, TensorType) else None
-        return None if elements is None else elements // (groups * outputs)
+        groups, outputs, depth = self.linear.shape
+        exposed = self.linear.exposed
+        seen = self.linear.op.results[0].type if exposed else self.linear.data.type
+        elements = evaluate(seen.elements, dims) if isinstance(seen, TensorType) else None
+        return None if elements is None else elements // (groups * outputs if exposed else depth)
 
 
 def fit_sites(
@@ -81,6 +82,9 @@ class _Walk:
         if linear is None:
             self._tell(op)
             return None
+        if not linear.exposed and self._axes_cut(op.operands[2]) > 1:
+            told = f"the state that {op.kind} reads again is not watched"
+            self.skipped.append(_not_fitted(op, SkipCode.NOT_FOLLOWED, told))
         if linear.data not in self.level or not self._lost_inputs(linear):
             return None
         site = FitSite(linear, self.level[linear.data] + 1)
@@ -112,8 +116,8 @@ class _Walk:
         behind = any(v in self.level for v in op.operands if v is not None)
         return any(behind or self._axes_cut(v) > 1 for v in weights)
 
-    def _axes_cut(self, value: Value) -> int:
-        if value.constant is None:
+    def _axes_cut(self, value: Value | None) -> int:
+        if value is None or value.constant is None:
             return 0
         return sum(a != b for a, b in zip(_shape(value), _shape(self.dense.constants[value.name])))
 
@@ -136,7 +140,7 @@ def _refusal(site: FitSite, memory: int | None) -> Skipped | None:
     bias = op.operand(linear.bias_slot) if linear.bias_slot is not None else None
     if bias is not None and bias.constant is None:
         return _not_fitted(op, SkipCode.NOT_CONSTANT, "its bias is computed")
-    if bias is not None and bias.constant is not None and any(n > 1 for n in bias.constant.shape[:-1]):
+    if linear.exposed and bias is not None and any(n > 1 for n in _shape(bias)[:-1]):
         return _not_fitted(op, SkipCode.NOT_FOLLOWED, "its bias differs from row to row")
     most = allowed(memory)
     if site.memory > most:

@@ -5,7 +5,8 @@ reproduce its old result best on the calibration data, from the inputs that the 
 
     min over W, b of  E |y - W x' - b|^2 + penalty * d * |W - W_cut|^2
 
-y is the result in the whole model (before any activation), x' the input in the pruned one, whose earlier layers are
+y is the result in the whole model (before any activation, for recurrent layers before the gates), x' the input in the
+pruned one, whose earlier layers are
 fitted already; W_cut is the sliced weight, d the mean variance of x' (He, Zhang, Sun, "Channel Pruning", 2017; the
 ridge is centred as in passes/regression.py). The bias is not penalised, so what removed units added on average moves
 into it. Layers that do not depend on each other share one streaming run of both models.
@@ -41,19 +42,20 @@ def reserve_biases(rw: Rewriter, sites: Sequence[FitSite]) -> None:
     for site in sites:
         constant = site.linear.weight.constant
         assert constant is not None
-        add_bias(rw, site.linear.op, np.zeros(constant.shape[site.linear.output_axis]), constant.dtype)
+        groups, outputs, _ = site.linear.shape
+        add_bias(rw, site.linear.op, np.zeros(groups * outputs), constant.dtype)
 
 
-def results_kept(axes: Axes, kept: Mapping[int, Index]) -> dict[str, tuple[int, Index]]:
-    """For every linear operator whose own outputs are cut: (axis, positions that stay) of its result, by name."""
+def outputs_kept(axes: Axes, kept: Mapping[int, Index]) -> dict[str, Index]:
+    """For every weight of a linear operator whose own outputs are cut: which rows of its matrices stay."""
     found = {}
     for op in axes.module.graph.ops:
         linear = linear_of(op)
-        types = axes.of(op.result) if linear is not None else None
+        types = axes.of(linear.weight) if linear is not None else None
         if linear is not None and types is not None:
-            index = axes.expand(types[linear.result_axis], kept)
+            index = axes.expand(types[linear.output_axis], kept)
             if index is not None:
-                found[op.result.name] = (linear.result_axis, index)
+                found[linear.weight.name] = linear.outputs(index)
     return found
 
 
@@ -61,13 +63,13 @@ def reconstruct(
     rw: Rewriter,
     dense: Module,
     changed: Sequence[Value],
-    cut: Mapping[str, tuple[int, Index]],
+    cut: Mapping[str, Index],
     penalty: float,
     ctx: Context,
 ) -> list[Done]:
     """Fit every site of the pruned module `rw.module` against `dense`; one entry per site with its relative error.
 
-    `cut` is `results_kept` of the module before. Needs `ctx.data` and `ctx.runner`.
+    `cut` is `outputs_kept` of the module before. Needs `ctx.data` and `ctx.runner`.
     """
     sites, _ = fit_sites(rw.module, dense, changed, ctx.max_memory)
     done: list[Done] = []
@@ -85,28 +87,46 @@ def _fit(
     sites: Sequence[FitSite],
     pruned: Module,
     dense: Module,
-    cut: Mapping[str, tuple[int, Index]],
+    cut: Mapping[str, Index],
     penalty: float,
     ctx: Context,
 ) -> list[tuple[Fit, CrossMoments]]:
     samples, runner = sources(ctx)
     moments = [CrossMoments() for _ in sites]
+    whole = [_of_name(dense, s.linear) for s in sites]
     models = [
-        runner.prepare(pruned, tuple(dict.fromkeys(s.linear.data.name for s in sites))),
-        runner.prepare(dense, tuple(s.linear.op.result.name for s in sites)),
+        runner.prepare(module, tuple(dict.fromkeys(x.data.name for x in linears)))
+        for module, linears in ((pruned, [s.linear for s in sites]), (dense, whole))
     ]
-    rng = ctx.rng("reconstruct", *(s.linear.op.result.name for s in sites))
+    maps = [_kept_map(linear, cut.get(linear.weight.name)) for linear in whole]
+    rng = ctx.rng("reconstruct", *(x.weight.name for x in whole))
     batch = min(batch_size(pruned), batch_size(dense))
     share = [rows_per_sample(s.linear.shape[2], len(samples)) for s in sites]
     for got, wanted in stream(samples, batch, models, ctx.progress):
-        for site, collected, rows in zip(sites, moments, share):
-            data, result = got[site.linear.data.name], wanted[site.linear.op.result.name]
-            if site.linear.op.result.name in cut:
-                axis, index = cut[site.linear.op.result.name]
-                result = np.take(result, index, axis)
+        for site, old, (groups, matrix), collected, rows in zip(sites, whole, maps, moments, share):
+            data = got[site.linear.data.name]
             picked = pick(rng, site.linear.count(data), rows * batch)
-            collected.update(site.linear.rows(data, picked), site.linear.targets(result, picked))
-    return [(m.solve(_matrix(s.linear), penalty, _bias(s.linear)), m) for s, m in zip(sites, moments)]
+            before = old.rows(wanted[old.data.name], picked)[groups].astype(np.float32, copy=False)
+            collected.update(site.linear.rows(data, picked), before @ matrix)
+    return [(m.solve(_matrix(s.linear), penalty), m) for s, m in zip(sites, moments)]
+
+
+def _of_name(module: Module, linear: Linear) -> Linear:
+    """The same operator in another copy of the module."""
+    op = module.constants[linear.weight.name].users[0]
+    found = linear_of(op)
+    assert found is not None, "a weight that is fitted has one reader"
+    return found
+
+
+def _kept_map(linear: Linear, kept: Index | None) -> tuple[Index, Array]:
+    """The groups of which outputs stay, and their maps [groups, depth, outputs] to those."""
+    matrix = _matrix(linear)
+    groups, outputs, depth = matrix.shape
+    rows = np.arange(groups * outputs) if kept is None else kept
+    left = np.unique(rows // outputs)
+    chosen = matrix.reshape(-1, depth)[rows].reshape(len(left), -1, depth)
+    return left, np.swapaxes(chosen, 1, 2).astype(np.float32)
 
 
 def _matrix(linear: Linear) -> Array:
@@ -114,28 +134,17 @@ def _matrix(linear: Linear) -> Array:
     return linear.matrix(linear.weight.constant.array())
 
 
-def _bias(linear: Linear) -> Array:
-    """[groups, outputs]: what the operator itself adds."""
-    groups, outputs, _ = linear.shape
-    value = linear.op.operand(linear.bias_slot) if linear.bias_slot is not None else None
-    if value is None or value.constant is None:
-        return np.zeros((groups, outputs))
-    numbers = value.constant.array().astype(np.float64).reshape(-1)
-    return np.broadcast_to(numbers, (groups * outputs,)).reshape(groups, outputs)
-
-
 def _store(rw: Rewriter, linear: Linear, fit: Fit) -> None:
     constant = linear.weight.constant
     assert constant is not None
-    delta = (fit.bias - _bias(linear)).reshape(-1)
     rw.set_constant(linear.weight, Constant.of(linear.stored(fit.matrix), constant.dtype))
-    add_bias(rw, linear.op, delta, constant.dtype)
+    add_bias(rw, linear.op, fit.bias.reshape(-1), constant.dtype)
 
 
 def _rescale_norms(rw: Rewriter, linear: Linear, fit: Fit, moments: CrossMoments) -> None:
     """Let batch norms right behind see the variance that the fit has left."""
-    followers = [op for op in linear.op.result.users if op.kind == "BatchNormalization"]
-    if not followers:
+    followers = [op for op in linear.op.results[0].users if op.kind == "BatchNormalization"]
+    if not followers or not linear.exposed:
         return
     made = np.einsum("god,gde,goe->go", fit.matrix, moments.covariance, fit.matrix, optimize=True).reshape(-1)
     wanted = moments.variance_t.reshape(-1)

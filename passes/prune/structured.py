@@ -22,7 +22,7 @@ from .groups import NESTS, PARTLY, UNMADE, find_groups
 from .overrides import Override, parse, to_text
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
-from .reconstruct import reconstruct, results_kept
+from .reconstruct import outputs_kept, reconstruct
 from .saliency import DATA_CRITERIA
 from .scoring import CHOICES, chosen
 from .surgery import remove_units
@@ -185,7 +185,7 @@ class Prune(Pass):
         kept = {g.id: np.setdiff1d(np.arange(g.before), parse_ranges(g.removed)) for g in plan.groups}
         assert all(sizes.get(g.id) == g.before for g in plan.groups), "the plan belongs to another module"
         before = {g.id: _bytes(rw.module, g) for g in plan.groups}
-        dense, cut = rw.module.clone(), results_kept(axes, kept)
+        dense, cut = rw.module.clone(), outputs_kept(axes, kept)
         changed = remove_units(rw, axes, kept)
         done = [
             Done(g.site, f"{g.before} units", f"{g.after} units", before[g.id] - _bytes(rw.module, g))
