@@ -19,6 +19,9 @@ from .onnx_structure import bodies, node_label
 from .onnx_tensors import broken
 
 OPSET = 21  # the least opset of a module
+#: Operators that the version converter carries over although they changed: the first opset with today's meaning.
+#: Scan lost its batch axis; GroupNormalization had one scale for each group, now it has one for each channel.
+_NOT_RAISED = {"Scan": 9, "GroupNormalization": 21}
 _ERRORS = (
     RuntimeError,
     ValueError,
@@ -77,12 +80,13 @@ def upgrade(model: ModelProto, opset: int) -> ModelProto:
     if opset >= OPSET:
         return model
     for node in walk(model.graph.node):
-        if node.op_type == "Scan" and node.domain in ("", "ai.onnx") and opset < 9:
+        first = _NOT_RAISED.get(node.op_type, 0)
+        if opset < first and node.domain in ("", "ai.onnx"):
             raise error(
                 Code.UNSUPPORTED_MODEL,
-                "Scan of opset 8 has another meaning than every later one and cannot be raised",
+                f"{node.op_type} of opset {opset} has another meaning than from {first} on and cannot be raised",
                 where=node_label(node, ""),
-                help="export the model again with opset 9 or later",
+                help=f"export the model again with opset {first} or later",
             )
     _check_ir_version(model)
     try:

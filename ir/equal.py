@@ -95,7 +95,7 @@ class _Comparison:
         if type(a) is not type(b):
             return False
         if isinstance(a, float) and isinstance(b, float):
-            return struct.pack("d", a) == struct.pack("d", b)
+            return struct.pack("d", a) == struct.pack("d", b) or (a != a and b != b)  # text has one word for NaN
         if isinstance(a, Constant) and isinstance(b, Constant):
             return a.same(b)
         if isinstance(a, TensorType | SequenceType | OptionalType) and not isinstance(b, int | str | bytes | tuple):

@@ -18,6 +18,7 @@ from mlc.backends.ort import Session
 from mlc.frontends.onnx import load
 from mlc.ir.dims import Sym
 from mlc.ir.dtypes import DType
+from mlc.ir.errors import MlcError
 from mlc.ir.types import SequenceType, TensorType
 
 F, I64, BOOL, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING
@@ -410,3 +411,17 @@ def test_names_of_constants_in_bodies_are_unique() -> None:
     written = to_proto(module)
     homes = [[t.name for t in a.g.initializer] for n in written.graph.node for a in n.attribute]
     assert homes == [["w2"], ["w2_1"], ["w2_2"], ["w2_3"]], "each stays in the body that reads it"
+
+
+def test_a_group_norm_with_one_scale_for_each_group_is_refused(tmp_path: Path) -> None:
+    """Opset 21 reads the scale channel by channel, and the version converter leaves it as it was."""
+    built = model(
+        [node("GroupNormalization", ["x", "s", "b"], ["y"], name="norm", num_groups=2)],
+        [value("x", shape=(1, 4, 3))],
+        [value("y", shape=(1, 4, 3))],
+        [weight("s", (2,)), weight("b", (2,))],
+        opset=18,
+    )
+    onnx.save(built, tmp_path / "old.onnx")
+    with pytest.raises(MlcError, match="GroupNormalization of opset 18 has another meaning than from 21 on"):
+        load(tmp_path / "old.onnx")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kit.graphs import modules
 from kit.net import Net
@@ -125,6 +125,7 @@ def tensors(draw: st.DrawFn) -> Constant:
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.one_of(FINITE_KINDS, tensors()), max_size=4))
+@example({"negative": -math.nan})
 def test_attributes_make_the_round_trip_bit_for_bit(attrs: dict[str, Attr]) -> None:
     net = Net()
     x = net.input("x", F32, 2)
