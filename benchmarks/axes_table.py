@@ -9,11 +9,9 @@ these runs (tests/kit/laws.py). `ms` is processor time of the analysis, best of 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
@@ -21,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import zoo
 from kit import laws
-from markdown import head, row, write
+from zoo_table import main
 
 import mlc
 from mlc.ir.axes import Axes, analyse
@@ -30,14 +28,14 @@ from mlc.ir.core import Module
 COLUMNS = ("model", "ops", "free", "sizes", "pinned, by reason", "error", "noise", "ms")
 
 
-def line(name: str) -> str:
+def cells(name: str) -> list[object]:
     path = zoo.path(name)
     module = mlc.load(str(path))
     spent, axes = _timed(module)
     error, noise = laws.permutation_error(name, path, module, axes), laws.noise(name, path, module)
     ops, star = sum(1 for _ in module.walk()), "*" if name in laws.ROUNDED else ""
-    cells = (name, ops, len(axes.free), sizes(axes), reasons(axes), f"{error:.0e}{star}", f"{noise:.0e}{star}")
-    return row((*cells, f"{spent:.0f}"))
+    found = (name, ops, len(axes.free), sizes(axes), reasons(axes), f"{error:.0e}{star}", f"{noise:.0e}{star}")
+    return [*found, f"{spent:.0f}"]
 
 
 def _timed(module: Module) -> tuple[float, Axes]:
@@ -64,26 +62,5 @@ def reasons(axes: Axes) -> str:
     return ", ".join(f"{code} {n}" for code, n in sorted(pins.items(), key=lambda item: (-item[1], item[0])))
 
 
-def table(names: list[str]) -> Iterator[str]:
-    yield head(*COLUMNS)
-    for name in names:
-        yield line(name)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", choices=("real", "slow", "all"), default="all")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
-    parser.add_argument("names", nargs="*")
-    chosen = parser.parse_args()
-    names = chosen.names or [n for n, e in zoo.entries().items() if chosen.tier in ("all", e.tier)]
-    lines = []
-    for text in table(names):
-        print(text, flush=True)
-        lines.append(text)
-    if chosen.write:
-        write(chosen.write, "axes-table", lines)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "axes-table", COLUMNS, cells)

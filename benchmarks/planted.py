@@ -9,9 +9,8 @@ the last 16 units of every group of at least 32 die instead, so that the kernels
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import zoo
 from kit import laws, plant
 from kit.permute import relative, run
-from markdown import head, row, write
+from zoo_table import main
 
 import mlc
 from mlc.ir.axes import AxisClass, analyse
@@ -63,28 +62,11 @@ def shown(change: float) -> str:
     return f"{change:.0e}" if change else "0"
 
 
-def table(names: list[str]) -> Iterator[str]:
-    yield head(*COLUMNS)
-    for name in names:
-        groups, found, change = planted(name, scattered)
-        wide, _, aligned = planted(name, last)
-        yield row((name, groups, found, shown(change), shown(aligned) if wide else "-"))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", choices=("real", "slow", "all"), default="all")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
-    parser.add_argument("names", nargs="*")
-    chosen = parser.parse_args()
-    names = chosen.names or [n for n, e in zoo.entries().items() if chosen.tier in ("all", e.tier)]
-    lines = []
-    for text in table(names):
-        print(text, flush=True)
-        lines.append(text)
-    if chosen.write:
-        write(chosen.write, "planted-table", lines)
+def cells(name: str) -> list[object]:
+    groups, found, change = planted(name, scattered)
+    wide, _, aligned = planted(name, last)
+    return [name, groups, found, shown(change), shown(aligned) if wide else "-"]
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, "planted-table", COLUMNS, cells)
