@@ -228,7 +228,55 @@ class Convolution(Linear):
         return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
-_VIEWS: dict[str, type[Linear]] = {"MatMul": Product, "Gemm": Product, "Conv": Convolution}
+class TransposedConvolution(Convolution):
+    """ConvTranspose without groups: a convolution of its input with zeros in between, by the kernel turned around."""
+
+    @property
+    def input_axis(self) -> int:
+        return 0
+
+    @property
+    def output_axis(self) -> int:
+        return 1
+
+    @property
+    def _space(self) -> tuple[int, ...]:
+        return tuple(range(2, 2 + len(self.kernel)))
+
+    def matrix(self, weight: Array) -> Array:
+        turned = np.flip(np.swapaxes(weight, 0, 1), self._space)
+        return turned.reshape(1, turned.shape[0], -1)
+
+    def stored(self, matrix: Array) -> Array:
+        turned = matrix[0].reshape(matrix.shape[1], -1, *self.kernel)
+        return np.ascontiguousarray(np.swapaxes(np.flip(turned, self._space), 0, 1))
+
+    def _windows(self, data: Array) -> Array:
+        rank = len(self.kernel)
+        strides, dilations = (attr_ints(self.op, name) or (1,) * rank for name in ("strides", "dilations"))
+        valid = attr_text(self.op, "auto_pad", "NOTSET") == "VALID"
+        pads = (not valid and attr_ints(self.op, "pads")) or (0,) * (2 * rank)
+        extra = attr_ints(self.op, "output_padding")
+        spread = np.zeros((*data.shape[:2], *((n - 1) * s + 1 for n, s in zip(data.shape[2:], strides))), data.dtype)
+        at: tuple[Any, ...] = (slice(None), slice(None), *(slice(None, None, s) for s in strides))
+        spread[at] = data
+        reach = tuple((k - 1) * d + 1 for k, d in zip(self.kernel, dilations))
+        border = [(r - 1 - lo, r - 1 - hi + e) for r, lo, hi, e in zip(reach, pads, pads[rank:], extra or (0,) * rank)]
+        padded = np.pad(spread, [(0, 0), (0, 0), *((max(lo, 0), max(hi, 0)) for lo, hi in border)])
+        inside: tuple[Any, ...] = tuple(
+            slice(max(-lo, 0), n - max(-hi, 0)) for (lo, hi), n in zip(border, padded.shape[2:])
+        )
+        view = sliding_window_view(padded[(slice(None), slice(None), *inside)], reach, axis=self._space)
+        steps: tuple[Any, ...] = (slice(None),) * (2 + rank) + tuple(slice(None, None, d) for d in dilations)
+        return np.asarray(view[steps])
+
+
+_VIEWS: dict[str, type[Linear]] = {
+    "ConvTranspose": TransposedConvolution,
+    "MatMul": Product,
+    "Gemm": Product,
+    "Conv": Convolution,
+}
 _VIEWS |= dict.fromkeys(("LSTM", "GRU", "RNN"), Recurrent)
 
 
@@ -245,9 +293,16 @@ def linear_of(op: Op) -> Linear | None:
         return None
     if view is Product and (constant.type.rank != 2 or _scaled(op)):
         return None
+    if view is TransposedConvolution and (attr_int(op, "group", 1) != 1 or _sized(op)):
+        return None
     return view(op, data, weight)
 
 
 def _scaled(op: Op) -> bool:
     factors = (attr_float(op, "alpha", 1.0), attr_float(op, "beta", 1.0))
     return bool(attr_int(op, "transA")) or factors != (1.0, 1.0)
+
+
+def _sized(op: Op) -> bool:
+    """Whether the padding of a transposed convolution follows from the size of its result."""
+    return "output_shape" in op.attrs or attr_text(op, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")

@@ -37,7 +37,7 @@ def assert_is_the_map(module, feeds):
     x = feeds["x"]
     weight = linear.weight.constant.array()
     rows, matrix = linear.rows(x), linear.matrix(weight)
-    flat = (np.moveaxis(y, 1, -1) if linear.op.kind == "Conv" else y).reshape(linear.count(x), linear.groups, -1)
+    flat = (np.moveaxis(y, 1, -1) if "Conv" in linear.op.kind else y).reshape(linear.count(x), linear.groups, -1)
     targets = np.moveaxis(flat, 1, 0)
     assert matrix.shape == linear.shape
     assert rows.shape == (linear.groups, linear.count(x), linear.shape[2])
@@ -79,6 +79,26 @@ def test_any_number_of_spatial_axes(space):
     assert_is_the_map(*conv_net(np.random.default_rng(2), kernel=(3,) * len(space), attrs=attrs, size=space))
 
 
+@given(
+    st.sampled_from([(2, 2), (3, 3), (4, 1)]),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.sampled_from([(0, 0, 0, 0), (1, 0, 1, 0), (0, 1, 2, 0), (3, 0, 0, 0)]),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_transposed_convolution_is_patches_of_spread_data(kernel, strides, dilations, pads, longer):
+    rng, net = np.random.default_rng(6), Net()
+    x = net.input("x", F32, 2, 4, 5, 6)
+    w = net.const(rng.standard_normal((4, 3, *kernel)).astype(np.float32), "w")
+    b = net.const(rng.standard_normal(3).astype(np.float32), "b")
+    attrs = {"kernel_shape": Ints(kernel), "strides": Ints(strides), "dilations": Ints(dilations), "pads": Ints(pads)}
+    if longer:
+        attrs["output_padding"] = Ints(tuple(n - 1 for n in strides))
+    module = net.done(net.op("ConvTranspose", [x, w, b], attrs=attrs))
+    assert_is_the_map(module, {"x": rng.standard_normal((2, 4, 5, 6)).astype(np.float32)})
+
+
 @pytest.mark.parametrize("turned", [0, 1])
 def test_gemm(turned):
     rng, net = np.random.default_rng(3), Net()
@@ -101,6 +121,7 @@ def test_what_is_no_linear_map():
     x = net.input("x", F32, 4, 4)
     w = net.const(np.eye(4, dtype=np.float32), "w")
     whole = net.input("n", DType.I32, 4, 4)
+    picture, kernel = net.input("p", F32, 1, 4, 5, 5), net.const(np.ones((4, 2, 2, 2), np.float32), "k")
     for module in (
         net.op("MatMul", [w, net.const(np.ones((4, 4), np.float32), "both")]),
         net.op("MatMul", [whole, net.const(np.eye(4, dtype=np.int32), "integers")]),
@@ -111,6 +132,9 @@ def test_what_is_no_linear_map():
         net.op("Gemm", [x, w], attrs={"transA": 1}),
         net.op("MatMul", [x, net.const(np.zeros((2, 4, 4), np.float32), "batched")]),
         net.op("Relu", [x]),
+        net.op("ConvTranspose", [picture, kernel], attrs={"group": 2}),
+        net.op("ConvTranspose", [picture, kernel], attrs={"auto_pad": "SAME_UPPER"}),
+        net.op("ConvTranspose", [picture, kernel], attrs={"output_shape": Ints((6, 6))}),
     ):
         assert linear_of(module.op) is None
 

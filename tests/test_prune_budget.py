@@ -108,12 +108,11 @@ def test_grouped_convolutions_are_no_consumers_that_are_watched():
 
 
 def transposed() -> Module:
-    """Two groups: one that a transposed convolution reads, one that a plain one does."""
+    """Two groups: one that a transposed convolution of unfixed padding reads, one that a plain one does."""
     net = Layers(0)
     x = net.input("x", DType.F32, 2, 4, 6, 6)
-    up = net.op(
-        "ConvTranspose", [net.relu(net.conv(x, 4, 32)), net.weight(32, 24, 2, 2)], attrs={"strides": Ints((2, 2))}
-    )
+    operands = [net.relu(net.conv(x, 4, 32)), net.weight(32, 24, 2, 2)]
+    up = net.op("ConvTranspose", operands, attrs={"strides": Ints((2, 2)), "auto_pad": "SAME_UPPER"})
     return net.done(net.conv(net.relu(up), 24, 3))
 
 
