@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlc.passes.prune.elimination import Problem, elimination_scores
+from mlc.passes.prune.fit.elimination import Problem, elimination_scores
 
 
 def problem(seed, units=6, m=2, outputs=3, others=0):

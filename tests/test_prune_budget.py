@@ -16,10 +16,18 @@ from mlc.ir.axes import analyse
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import EVERYWHERE, Context, SkipCode
-from mlc.passes.prune.budget import DEFAULT_MEMORY, FEWEST_ROWS, ROWS_PER_COLUMN, allowed, pick, rows_per_sample, runs
-from mlc.passes.prune.elimination import Problem
+from mlc.passes.prune.fit.budget import (
+    DEFAULT_MEMORY,
+    FEWEST_ROWS,
+    ROWS_PER_COLUMN,
+    allowed,
+    pick,
+    rows_per_sample,
+    runs,
+)
+from mlc.passes.prune.fit.elimination import Problem
+from mlc.passes.prune.fit.saliency import consumers_of, redundancy
 from mlc.passes.prune.groups import find_groups
-from mlc.passes.prune.saliency import consumers_of, redundancy
 from mlc.passes.prune.scoring import score
 from mlc.passes.prune.structured import Prune
 

@@ -13,9 +13,9 @@ from mlc.ir.constants import Constant
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import SkipCode
-from mlc.passes.prune.cluster import cluster
+from mlc.passes.prune.exact.cluster import cluster
+from mlc.passes.prune.exact.rows import dense_rows
 from mlc.passes.prune.ranges import parse_ranges
-from mlc.passes.prune.rows import dense_rows
 from mlc.passes.prune.structured import Prune
 
 FOLLOWED = ("mlp", "vgg16", "vgg_flatten", "resnet20_conv", "densenet", "mobilenet", "unet", "nhwc")

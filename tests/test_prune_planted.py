@@ -17,11 +17,11 @@ from mlc.ir.core import Module
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.text import print_module
 from mlc.passes.base import Context, SkipCode
+from mlc.passes.prune.exact.search import touching_ops
+from mlc.passes.prune.exact.unread import unread
 from mlc.passes.prune.groups import find_groups
-from mlc.passes.prune.search import touching_ops
 from mlc.passes.prune.structured import Prune
 from mlc.passes.prune.surgery import remove_units
-from mlc.passes.prune.unread import unread
 
 UNITS = [1, 3]
 FEWEST = 6  # units of a class that two are planted into

@@ -25,10 +25,10 @@ from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
 from mlc.passes.accumulators import Moments
 from mlc.passes.base import Context, Scope, SkipCode
-from mlc.passes.prune import masks
-from mlc.passes.prune.masks import Best, MaskedPayload, Scored, smallest
+from mlc.passes.prune.sparse import masks
+from mlc.passes.prune.sparse.masks import Best, MaskedPayload, Scored, smallest
+from mlc.passes.prune.sparse.unstructured import SparsePlan
 from mlc.passes.prune.structured import Prune
-from mlc.passes.prune.unstructured import SparsePlan
 from mlc.passes.statistics import StreamingStatistics
 
 FEW = settings(max_examples=40, deadline=None)

@@ -16,12 +16,12 @@ from ...ir.rewrite import Rewriter
 from ..base import Context, SkipCode, Skipped
 from .allocate import ALLOCATIONS, Demand
 from .criteria import Scores
-from .fit_sites import fit_sites, scarce
+from .fit.fit_sites import fit_sites, scarce
+from .fit.reconstruct import reserve_biases
 from .groups import Group, nests
 from .overrides import resolve
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import ranges
-from .reconstruct import reserve_biases
 from .scoring import score
 from .surgery import remove_units
 from .work import Work, batch_of_one

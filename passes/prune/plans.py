@@ -11,7 +11,7 @@ from ...ir.core import Module
 from ...ir.cost import module_cost
 from ...ir.rewrite import Rewriter
 from ..base import Plan
-from .removal import Round
+from .exact.removal import Round
 
 
 @dataclass(frozen=True)

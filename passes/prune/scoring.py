@@ -10,8 +10,8 @@ from ...ir.axes import Axes
 from ...ir.core import Module
 from ..base import Context
 from .criteria import CRITERIA, Scores
+from .fit.saliency import DATA_CRITERIA, data_scores
 from .groups import Group
-from .saliency import DATA_CRITERIA, data_scores
 
 AUTO = "auto"
 WITH_DATA, WITHOUT_DATA = "obs", "group"

@@ -18,15 +18,15 @@ from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option
 from .allocate import ALLOCATIONS
 from .by_ratio import plan_by_ratio
+from .fit.reconstruct import outputs_kept, reconstruct
+from .fit.saliency import DATA_CRITERIA
 from .groups import NESTS, PARTLY, UNMADE, find_groups
 from .overrides import Override, parse, to_text
 from .plans import GroupPlan, PrunePlan, with_totals
 from .ranges import parse_ranges
-from .reconstruct import outputs_kept, reconstruct
-from .saliency import DATA_CRITERIA
 from .scoring import CHOICES, chosen
+from .sparse.unstructured import SparsePlan, apply_sparse, check_options, pattern_of, plan_sparse
 from .surgery import remove_units
-from .unstructured import SparsePlan, apply_sparse, check_options, pattern_of, plan_sparse
 
 STRONGEST = 0.95  # the ratio at strength 1
 #: Arguments that say which units a ratio takes, and what becomes of the others.
@@ -163,7 +163,7 @@ class Prune(Pass):
             )  # fmt: skip
 
     def _plan_exact(self, module: Module, skipped: list[Skipped], ctx: Context) -> PrunePlan:
-        from .lossless import find_rounds
+        from .exact.lossless import find_rounds
 
         twin = module.clone()
         rounds, left = find_rounds(twin, ctx.scope, self.name, self.multiple)
@@ -174,7 +174,7 @@ class Prune(Pass):
         if isinstance(plan, SparsePlan):
             return apply_sparse(self, rw, plan, ctx)
         if plan.rounds:
-            from .lossless import replay
+            from .exact.lossless import replay
 
             replay(rw, plan.rounds, ctx.scope)
             return [d for r in plan.rounds for d in r.done()]

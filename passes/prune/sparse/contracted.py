@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.core import Op, Value
-from ...ir.ops.access import attr_int
-from ...ir.types import TensorType
-from ..ports import Array
-from ..quantize.weights import Reader
+from ....ir.core import Op, Value
+from ....ir.ops.access import attr_int
+from ....ir.types import TensorType
+from ...ports import Array
+from ...quantize.weights import Reader
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module, Op
-from ...ir.ops.opdef import Trait
-from ...ir.ops.table import lookup
+from ....ir.axes import Axes, AxisClass
+from ....ir.core import Module, Op
+from ....ir.ops.opdef import Trait
+from ....ir.ops.table import lookup
 from .contractions import conv, matmul
 from .rules import (
     add,

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...ir.core import Op
-from ...ir.errors import Code, MlcError
-from ...ir.evaluate import evaluate_op
-from ...ir.ops.access import attr_float, attr_int, attr_ints, attr_text, axes_in, axis_in, ints
-from ...ir.ops.opdef import Trait
-from ...ir.ops.table import lookup
-from ...ir.types import TensorType
+from ....ir.core import Op
+from ....ir.errors import Code, MlcError
+from ....ir.evaluate import evaluate_op
+from ....ir.ops.access import attr_float, attr_int, attr_ints, attr_text, axes_in, axis_in, ints
+from ....ir.ops.opdef import Trait
+from ....ir.ops.table import lookup
+from ....ir.types import TensorType
 from . import flow as fl
 from .flow import Flow
 from .rows import Array, Rows

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...ir.axes import Axes
-from ...ir.core import Module, Op
-from ..base import SkipCode, Skipped
-from .allocate import exact_width, step
+from ....ir.axes import Axes
+from ....ir.core import Module, Op
+from ...base import SkipCode, Skipped
+from ..allocate import exact_width, step
+from ..groups import Group
+from ..ranges import ranges
 from .depend import Redundancy, redundancy
 from .follow import trace
-from .groups import Group
-from .ranges import ranges
 from .removal import Key, Removal
 from .rows import Array
 from .trace import NotTraced, Trace

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...ir import errors
-from ...ir.constants import ArrayPayload, Constant
-from ...ir.core import Module
-from ...ir.errors import Code
-from ...ir.rewrite import Rewriter
-from ..accumulators import Moments
-from ..base import Context, Done, Plan, SkipCode, Skipped
-from ..ports import Array, Request
-from ..statistics import StreamingStatistics, sources
+from ....ir import errors
+from ....ir.constants import ArrayPayload, Constant
+from ....ir.core import Module
+from ....ir.errors import Code
+from ....ir.rewrite import Rewriter
+from ...accumulators import Moments
+from ...base import Context, Done, Plan, SkipCode, Skipped
+from ...ports import Array, Request
+from ...statistics import StreamingStatistics, sources
+from ..overrides import resolve
+from ..surgery import EAGER_BYTES
 from .contracted import data_of, spread
 from .masks import Above, Best, MaskedPayload, Rule, Scored, smallest, zeros
 from .multiplied import Candidate, candidates
-from .overrides import resolve
-from .surgery import EAGER_BYTES
 
 if TYPE_CHECKING:
-    from .structured import Prune
+    from ..structured import Prune
 
 _PATTERN = re.compile(r"(\d+):(\d+)")
 _LARGEST_GROUP = 64

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.axes import Index
-from ..base import Done
-from .ranges import parse_ranges
+from ....ir.axes import Index
+from ...base import Done
+from ..ranges import parse_ranges
 
 Key = tuple[str, int, int]  # names a group over the rounds
 

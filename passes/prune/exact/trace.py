@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module, Op, Value
+from ....ir.axes import Axes, AxisClass
+from ....ir.core import Module, Op, Value
 from . import flow as fl
 from .flow import Flow
 from .rows import Array

@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.axes import Axes, Index
-from ...ir.constants import Constant
-from ...ir.core import Module, Value
-from ...ir.rewrite import Rewriter
-from ..base import Context, Done
-from ..bias import add_bias
-from ..linear import Linear, linear_of
-from ..regression import CrossMoments, Fit
-from ..statistics import batch_size, sources, stream
+from ....ir.axes import Axes, Index
+from ....ir.constants import Constant
+from ....ir.core import Module, Value
+from ....ir.rewrite import Rewriter
+from ...base import Context, Done
+from ...bias import add_bias
+from ...linear import Linear, linear_of
+from ...regression import CrossMoments, Fit
+from ...statistics import batch_size, sources, stream
 from .budget import allowed, pick, rows_per_sample, runs
 from .fit_sites import FitSite, fit_sites
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.constants import Constant
-from ...ir.core import Module
-from ..base import Context, SkipCode, Skipped
-from ..quantize.weights import Reader, Weight, describe, float_weights
+from ....ir.constants import Constant
+from ....ir.core import Module
+from ...base import Context, SkipCode, Skipped
+from ...quantize.weights import Reader, Weight, describe, float_weights
 from .contracted import Contraction, contraction
 
 _NOTABLE_BYTES = 16 << 10  # tables of this size are worth a line in the report when they stay as they are

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.axes import Axes, AxisClass, analyse
-from ...ir.core import Module, Op
-from ...ir.ops.axes_rules_resize import CannotResize
-from ...ir.rewrite import Rewriter
-from ..base import Scope, Skipped
-from .groups import find_groups
+from ....ir.axes import Axes, AxisClass, analyse
+from ....ir.core import Module, Op
+from ....ir.ops.axes_rules_resize import CannotResize
+from ....ir.rewrite import Rewriter
+from ...base import Scope, Skipped
+from ..groups import find_groups
+from ..surgery import remove_units
 from .removal import Removal, Round
 from .search import Found, Search, examine, touching_ops
-from .surgery import remove_units
 from .takeover import take_over
 
 MOST_ROUNDS = 8

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.core import Op, Value
-from ...ir.ops.access import attr_float, attr_int, attr_ints, attr_text
-from ...ir.types import TensorType
+from ....ir.core import Op, Value
+from ....ir.ops.access import attr_float, attr_int, attr_ints, attr_text
+from ....ir.types import TensorType
 from . import flow as fl
 from .cluster import cluster
 from .flow import Flow

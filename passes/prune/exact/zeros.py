@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.core import Op, Value
-from ...ir.errors import MlcError
-from ...ir.evaluate import evaluate_op
-from ...ir.ops.opdef import Trait
-from ...ir.ops.table import lookup
-from ...ir.types import TensorType
+from ....ir.core import Op, Value
+from ....ir.errors import MlcError
+from ....ir.evaluate import evaluate_op
+from ....ir.ops.opdef import Trait
+from ....ir.ops.table import lookup
+from ....ir.types import TensorType
 from .rows import Array
 from .statics import Statics, sums
 

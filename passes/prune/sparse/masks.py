@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ...ir.constants import Constant
-from ..ports import Array
+from ....ir.constants import Constant
+from ...ports import Array
 
 PIECE = 1 << 20  # elements
 _BINS = 1 << 16

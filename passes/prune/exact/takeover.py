@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir.constants import Constant
-from ...ir.rewrite import Rewriter
-from ..bias import add_bias
+from ....ir.constants import Constant
+from ....ir.rewrite import Rewriter
+from ...bias import add_bias
 from . import flow as fl
 from .depend import columns
 from .search import Found

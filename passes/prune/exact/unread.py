@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module, Op
-from ...ir.ops.opdef import Trait
-from ...ir.ops.table import lookup
+from ....ir.axes import Axes, AxisClass
+from ....ir.core import Module, Op
+from ....ir.ops.opdef import Trait
+from ....ir.ops.table import lookup
 from .depend import Redundancy
 from .rows import Array
 from .statics import Side, Statics, sums

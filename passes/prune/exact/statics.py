@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module, Op, Value
-from ...ir.evaluate import evaluate_op
-from ...ir.ops.access import attr_int
-from ...ir.ops.opdef import Trait
-from ...ir.ops.table import lookup
-from ...ir.types import TensorType
+from ....ir.axes import Axes, AxisClass
+from ....ir.core import Module, Op, Value
+from ....ir.evaluate import evaluate_op
+from ....ir.ops.access import attr_int
+from ....ir.ops.opdef import Trait
+from ....ir.ops.table import lookup
+from ....ir.types import TensorType
 from . import flow as fl
 from .rows import Array
 from .trace import NotTraced

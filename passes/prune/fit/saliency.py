@@ -5,7 +5,7 @@ passes/linear.py), from one streaming run of the whole model:
 
 * `activation`: variance of the unit's columns times the norm of the weights that read them, C_ii |W_i|^2;
 * `redundancy`: the variance of the unit's columns that the other columns do not explain, 1 / [C^-1]_ii, times |W_i|^2;
-* `obs`: what the consumers lose when the other units make up for it (passes/prune/elimination.py).
+* `obs`: what the consumers lose when the other units make up for it (passes/prune/fit/elimination.py).
 
 Scores of `activation` and `redundancy` have mean 1 in a group; `obs` is the relative error of the consumers.
 """
@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.axes import Axes, AxisClass
-from ...ir.core import Module
-from ..base import Context
-from ..linear import Linear, linear_of
-from ..regression import CrossMoments
-from ..statistics import batch_size, sources, stream
+from ....ir.axes import Axes, AxisClass
+from ....ir.core import Module
+from ...base import Context
+from ...linear import Linear, linear_of
+from ...regression import CrossMoments
+from ...statistics import batch_size, sources, stream
+from ..criteria import Scores, normalised
+from ..exact.flow import unit_positions
+from ..groups import Group
 from .budget import allowed, pick, rows_per_sample, runs
-from .criteria import Scores, normalised
 from .elimination import Problem, elimination_scores
-from .flow import unit_positions
-from .groups import Group
 
 Array = np.ndarray[Any, Any]
 DAMPING = 1e-4  # of the mean variance; what it adds to the cost of inputs that are always off must stay small

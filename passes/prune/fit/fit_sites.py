@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...ir.core import Module, Op, Value
-from ...ir.cost import cost_of
-from ...ir.dims import evaluate
-from ...ir.types import TensorType
-from ..base import SkipCode, Skipped
-from ..linear import Linear, linear_of
+from ....ir.core import Module, Op, Value
+from ....ir.cost import cost_of
+from ....ir.dims import evaluate
+from ....ir.types import TensorType
+from ...base import SkipCode, Skipped
+from ...linear import Linear, linear_of
 from .budget import allowed
 
 
