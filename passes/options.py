@@ -51,6 +51,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+#: How units that recipes spell in their own way are given from Python.
+_SPELLED = {"ratio": "give a fraction such as 0.5, which recipes write 50%", "size": "give bytes as a whole number"}
+
+
 def check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
     if value is None and f.default is None:
         return
@@ -59,7 +63,8 @@ def check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
         raise TypeError(f"the field {f.name!r} of pass {step!r} is not made by option(..., unit=..., doc=...)")
     wanted = _TYPES[meta["unit"]]
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise errors.error(Code.WRONG_UNIT, f"'{step}.{f.name}' wants {meta['unit']}, not {value!r}")
+        told = f"'{step}.{f.name}' wants {meta['unit']}, not {value!r}"
+        raise errors.error(Code.WRONG_UNIT, told, help=_SPELLED.get(meta["unit"], ""))
     low, high, choices = meta["low"], meta["high"], meta["choices"]
     for item in value if isinstance(value, tuple) else (value,):
         if item != item:

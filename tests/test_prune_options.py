@@ -344,3 +344,9 @@ def test_overrides_on_a_real_model(model):
     alone = [g.site for g in plain.groups if "," not in g.site]
     spared = Prune(ratio=0.5, overrides=dict.fromkeys(alone[:3], 0)).plan(module, Context())
     assert widths(spared) == {k: v for k, v in widths(plain).items() if k not in alone[:3]}
+
+
+def test_a_ratio_as_text_is_told_how_python_spells_it():
+    with pytest.raises(MlcError, match="wants ratio, not '50%'") as caught:
+        Prune(ratio="50%")
+    assert "0.5" in caught.value.diagnostics[0].help
