@@ -11,6 +11,7 @@ from ..ir.constants import Constant
 from ..ir.core import Op, Value
 from ..ir.dtypes import DType
 from ..ir.rewrite import Rewriter
+from .linear import RECURRENT
 
 Array = np.ndarray[Any, Any]
 
@@ -22,7 +23,7 @@ def add_bias(rw: Rewriter, op: Op, delta: Array, dtype: DType) -> None:
     """
     if op.kind == "MatMul":
         return _add_behind(rw, op, delta, dtype)
-    if op.kind in ("LSTM", "GRU", "RNN"):
+    if op.kind in RECURRENT:
         return _add_to_gates(rw, op, delta, dtype)
     old = op.operand(2)
     if old is not None and old.constant is not None:

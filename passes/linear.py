@@ -1,7 +1,7 @@
 """Operators with a constant weight, seen as the linear maps that they are: every row of the result is W x + b.
 
-`linear_of(op)` views a MatMul, Gemm or Conv as `groups` independent maps. With G groups, O outputs and D inputs of a
-group (for a convolution: channels x kernel positions), n rows:
+`linear_of(op)` views a MatMul, Gemm, Conv or ConvTranspose as `groups` independent maps. With G groups, O outputs and D
+inputs of a group (for a convolution: channels x kernel positions), n rows:
 
     matrix   [G, O, D]   the weight
     rows     [G, n, D]   what it is applied to; for a convolution the patches, zero padding included
@@ -24,6 +24,7 @@ from ..ir.ops.access import attr_float, attr_int, attr_ints, attr_text
 from ..ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
+RECURRENT = ("LSTM", "GRU", "RNN")
 Picked = np.ndarray[Any, np.dtype[np.intp]] | None  # which rows; None for all
 
 
@@ -255,7 +256,7 @@ class TransposedConvolution(Convolution):
         rank = len(self.kernel)
         strides, dilations = (attr_ints(self.op, name) or (1,) * rank for name in ("strides", "dilations"))
         valid = attr_text(self.op, "auto_pad", "NOTSET") == "VALID"
-        pads = (not valid and attr_ints(self.op, "pads")) or (0,) * (2 * rank)
+        pads = (None if valid else attr_ints(self.op, "pads")) or (0,) * (2 * rank)
         extra = attr_ints(self.op, "output_padding")
         spread = np.zeros((*data.shape[:2], *((n - 1) * s + 1 for n, s in zip(data.shape[2:], strides))), data.dtype)
         at: tuple[Any, ...] = (slice(None), slice(None), *(slice(None, None, s) for s in strides))
@@ -277,7 +278,7 @@ _VIEWS: dict[str, type[Linear]] = {
     "Gemm": Product,
     "Conv": Convolution,
 }
-_VIEWS |= dict.fromkeys(("LSTM", "GRU", "RNN"), Recurrent)
+_VIEWS |= dict.fromkeys(RECURRENT, Recurrent)
 
 
 def linear_of(op: Op) -> Linear | None:

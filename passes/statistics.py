@@ -7,8 +7,8 @@ Results are memoised per module version (its text), so a following exact step th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ..ir import errors
 from ..ir.core import Module, Value
@@ -18,6 +18,8 @@ from ..ir.text import print_module
 from ..ir.types import TensorType
 from .base import Context
 from .ports import Accumulator, Array, Data, Executable, Progress, Request, Runner
+
+Item = TypeVar("Item")
 
 _DEFAULT_BUDGET = 512 << 20
 _MANY = 16  # samples at once
@@ -60,17 +62,7 @@ class StreamingStatistics:
 
     def _groups(self, module: Module, requests: Sequence[Request]) -> Iterator[list[Request]]:
         sizes = {value.name: _bytes(value) * self._batch for value in module.values()}
-        group: list[Request] = []
-        used = 0
-        for request in requests:
-            size = sizes.get(request.value, 0)
-            if group and used + size > self._budget:
-                yield group
-                group, used = [], 0
-            group.append(request)
-            used += size
-        if group:
-            yield group
+        return runs(requests, lambda r: sizes.get(r.value, 0), self._budget)
 
 
 def sources(ctx: Context) -> tuple[Data, Runner]:
@@ -79,6 +71,25 @@ def sources(ctx: Context) -> tuple[Data, Runner]:
         what = "calibration data" if ctx.data is None else "a runner besides the data"
         raise errors.error(Code.NO_DATA, f"this needs {what}", help=_HOW)
     return ctx.data, ctx.runner
+
+
+def runs(
+    items: Sequence[Item],
+    memory: Callable[[Item], int],
+    most: int,
+    together: Callable[[Item, Item], bool] | None = None,
+) -> Iterator[list[Item]]:
+    """Consecutive items that share a run: while their memory allows, and the first goes `together` with them."""
+    group: list[Item] = []
+    used = 0
+    for item in items:
+        if group and (used + memory(item) > most or not (together is None or together(group[0], item))):
+            yield group
+            group, used = [], 0
+        group.append(item)
+        used += memory(item)
+    if group:
+        yield group
 
 
 def stream(

@@ -23,13 +23,13 @@ from mlc.passes.prune.fit.budget import (
     allowed,
     pick,
     rows_per_sample,
-    runs,
 )
 from mlc.passes.prune.fit.elimination import Problem
 from mlc.passes.prune.fit.saliency import consumers_of, redundancy
 from mlc.passes.prune.groups import find_groups
 from mlc.passes.prune.scoring import score
 from mlc.passes.prune.structured import Prune
+from mlc.passes.statistics import runs
 
 SIZES = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), max_size=12)
 

@@ -195,13 +195,6 @@ def test_criteria_on_data_spare_what_works(criterion):
     assert relative(run(module, feeds), run(pruned, feeds)) < 1e-6
 
 
-def test_groups_without_a_watched_consumer_take_norms():
-    module, feeds = NETS["lstm"]()
-    notes = Prune(ratio=0.5, multiple=1)(module, context(feeds)).history[-1].notes
-    scored = [n for n in notes if "scored by group" in n]
-    assert len(scored) <= 1
-
-
 @real_models("ppocrv4_rec")
 def test_a_real_model_comes_closer(model):
     from mlc.frontends.onnx import load

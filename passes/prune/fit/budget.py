@@ -1,15 +1,12 @@
-"""How much data and memory moments may take: rows per sample, items per streaming run."""
+"""How much data and memory moments may take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-Item = TypeVar("Item")
-
-ROWS_PER_COLUMN = 64  # of a least-squares problem; more cost time and no longer help
+ROWS_PER_COLUMN = 64  # of a least-squares problem: it bounds the time of a fit, however much data there is
 FEWEST_ROWS = 1 << 15
 DEFAULT_MEMORY = 4 << 30
 SHARE = 4  # of the memory: one in so many is for moments
@@ -30,19 +27,3 @@ def pick(rng: np.random.Generator, count: int, wanted: float) -> np.ndarray[Any,
     if count <= wanted:
         return None
     return np.sort(rng.choice(count, max(1, round(wanted)), replace=False)).astype(np.intp)
-
-
-def runs(
-    items: Sequence[Item], memory: Callable[[Item], int], most: int, together: Callable[[Item, Item], bool]
-) -> Iterator[list[Item]]:
-    """Consecutive items that share a run: while their memory allows, and the first goes `together` with them."""
-    group: list[Item] = []
-    used = 0
-    for item in items:
-        if group and (used + memory(item) > most or not together(group[0], item)):
-            yield group
-            group, used = [], 0
-        group.append(item)
-        used += memory(item)
-    if group:
-        yield group

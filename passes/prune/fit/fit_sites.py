@@ -45,7 +45,7 @@ def fit_sites(
     """The operators of a pruned module that are to be fitted, front to back, and those that stay as they were cut.
 
     `changed` are the constants that lost units since `dense`. Operators behind them that read as much as before are
-    not fitted: it costs several times more runs and gains little (docs/passes/prune.md).
+    not fitted: each level of them would take runs of its own.
     """
     walk = _Walk(dense, memory, set(changed))
     for op in module.graph.ops:

@@ -30,8 +30,8 @@ from ...base import Context, Done
 from ...bias import add_bias
 from ...linear import Linear, linear_of
 from ...regression import CrossMoments, Fit
-from ...statistics import batch_size, sources, stream
-from .budget import allowed, pick, rows_per_sample, runs
+from ...statistics import batch_size, runs, sources, stream
+from .budget import allowed, pick, rows_per_sample
 from .fit_sites import FitSite, fit_sites
 
 Array = np.ndarray[Any, Any]

@@ -23,11 +23,11 @@ from ....ir.core import Module
 from ...base import Context
 from ...linear import Linear, linear_of
 from ...regression import CrossMoments
-from ...statistics import batch_size, sources, stream
+from ...statistics import batch_size, runs, sources, stream
 from ..criteria import Scores, normalised
 from ..exact.flow import unit_positions
 from ..groups import Group
-from .budget import allowed, pick, rows_per_sample, runs
+from .budget import allowed, pick, rows_per_sample
 from .elimination import Problem, elimination_scores
 
 Array = np.ndarray[Any, Any]
@@ -73,7 +73,7 @@ def data_scores(
     watched = {g.id: consumers_of(module, axes, g.axis_class) for g in groups}
     scores: dict[int, Scores] = {}
     seen = [g for g in groups if watched[g.id]]
-    for part in runs(seen, lambda g: sum(c.memory for c in watched[g.id]), allowed(ctx.max_memory), lambda a, b: True):
+    for part in runs(seen, lambda g: sum(c.memory for c in watched[g.id]), allowed(ctx.max_memory)):
         moments = _moments([c for g in part for c in watched[g.id]], module, ctx)
         for g in part:
             problems = [_problem(c, moments[c.linear.op.name]) for c in watched[g.id]]
