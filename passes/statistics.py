@@ -77,13 +77,13 @@ def runs(
     items: Sequence[Item],
     memory: Callable[[Item], int],
     most: int,
-    together: Callable[[Item, Item], bool] | None = None,
+    together: Callable[[Item, Item], bool] = lambda a, b: True,
 ) -> Iterator[list[Item]]:
     """Consecutive items that share a run: while their memory allows, and the first goes `together` with them."""
     group: list[Item] = []
     used = 0
     for item in items:
-        if group and (used + memory(item) > most or not (together is None or together(group[0], item))):
+        if group and (used + memory(item) > most or not together(group[0], item)):
             yield group
             group, used = [], 0
         group.append(item)

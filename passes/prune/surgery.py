@@ -32,7 +32,7 @@ class SlicedPayload:
 
     def array(self) -> np.ndarray[Any, Any]:
         array = self._base.array()
-        for axis, index in sorted(self._indices.items()):  # one axis at a time: ten times as fast as np.ix_
+        for axis, index in sorted(self._indices.items()):  # one axis at a time copies runs, np.ix_ single elements
             array = np.take(array, index, axis)
         return np.ascontiguousarray(array)
 
