@@ -1,4 +1,4 @@
-"""The command line. Every command is a thin layer over mlc.compiler; heavy modules load when a command runs.
+"""The command line, a thin layer over mlc.compiler and mlc.commands; heavy modules load when a command runs.
 
 Exit status: 0 done, 1 a bug of mlc, 2 the user's input or a missing extra, 3 a bound or --strict missed (the best
 artifact is saved), 4 out of memory or disk, 130 Ctrl-C.
@@ -146,18 +146,18 @@ def plan(
 @app.command()
 def explain(recipe: Annotated[str, typer.Argument(help="a recipe")]) -> None:
     """Show the steps a recipe stands for, and what each of them does."""
-    from . import compiler
+    from . import commands
 
-    for line in compiler.explain(recipe):
+    for line in commands.explain(recipe):
         typer.echo(line)
 
 
 @app.command()
 def passes(name: Annotated[str | None, typer.Argument(help="one pass", show_default=False)] = None) -> None:
     """List all passes, or describe one with its arguments."""
-    from . import compiler
+    from . import commands
 
-    for line in compiler.describe_passes(name):
+    for line in commands.describe_passes(name):
         typer.echo(line)
 
 
@@ -171,7 +171,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show a model: inputs, outputs, operators, parameters, cost."""
-    from . import compiler
+    from . import commands, compiler
 
     _exclusive({"--text": text, "--axes": axes, "--dims": bool(dims)})
     _exclusive({"--text": text, "--json": json})
@@ -186,7 +186,7 @@ def inspect(
     if axes:
         _inspect_axes(model, all, json)
         return
-    facts = compiler.inspect(model, dims=_dims(dims))
+    facts = commands.inspect(model, dims=_dims(dims))
     if json:
         typer.echo(_json(facts))
     else:
@@ -229,9 +229,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Run two models on the same samples and compare their outputs."""
-    from . import compiler
+    from . import commands
 
-    found = compiler.compare(a, b, eval=eval, dims=_dims(dims), seed=seed)
+    found = commands.compare(a, b, eval=eval, dims=_dims(dims), seed=seed)
     typer.echo(_json(found) if json else "\n".join(f"{k}: {v}" for k, v in found.items()))
     if not found["integers_equal"] or (found["cosine"] is not None and found["cosine"] < min_cosine):
         worst = f"cosine {found['cosine']:.6f}" if found["cosine"] is not None else "different values"
@@ -250,9 +250,9 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time two models interleaved in one run: median CPU time and the ratio with its 95 % interval."""
-    from . import compiler
+    from . import commands
 
-    found = compiler.bench(a, b, threads=threads, dims=_dims(dims), seed=seed)
+    found = commands.bench(a, b, threads=threads, dims=_dims(dims), seed=seed)
     if json:
         typer.echo(_json(found))
     else:

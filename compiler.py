@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,8 +18,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import __version__
 from .backends import artifact, report
 from .backends.checks import Emitted, Judge, check_emitted, time_files
-from .backends.checks import compare as compare_files
-from .backends.inspect import facts
 from .backends.legalize import legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
@@ -28,8 +25,6 @@ from .backends.ort import Session
 from .backends.runner import OrtRunner
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
-from .dsl.describe import describe, list_passes
-from .dsl.describe import explain as explain_recipe
 from .dsl.facts import facts_of
 from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.program import Program
@@ -118,10 +113,10 @@ class Result:
 
 def load(path: PathLike) -> Module:
     """Read an ONNX model, or that of an artifact folder. Weights stay in the file until they are needed."""
-    return _load_onnx(_model_path(path))
+    return _load_onnx(model_path(path))
 
 
-def _model_path(path: PathLike) -> Path:
+def model_path(path: PathLike) -> Path:
     """A model file; for the folder of an artifact the model in it."""
     inside = Path(path) / artifact.MODEL_NAME
     return inside if inside.is_file() else Path(path)
@@ -183,7 +178,7 @@ class _Compilation:
             level=level,
             max_memory=options.max_memory,
         )
-        self.context = _context(self.target, self.data, self.eval, options, self.judge.binding)
+        self.context = _context(source, self.target, self.data, self.eval, options, self.judge.binding)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         self._check_sizes()
@@ -405,7 +400,12 @@ def _data(module: Module, program: Program, options: Settings) -> tuple[Data | N
 
 
 def _context(
-    target: OrtTarget, data: Data | None, judges: Data | None, options: Settings, dims: Mapping[str, int]
+    source: Module,
+    target: OrtTarget,
+    data: Data | None,
+    judges: Data | None,
+    options: Settings,
+    dims: Mapping[str, int],
 ) -> Context:
     runner = OrtRunner(threads=options.threads or target.threads)
     stats = StreamingStatistics(data, runner, max_memory=options.max_memory) if data is not None else None
@@ -413,6 +413,7 @@ def _context(
         target=target,
         data=data,
         eval=judges,
+        source=source,
         stats=stats,
         runner=runner,
         seed=options.seed,
@@ -456,41 +457,3 @@ def _plans(reports: Sequence[PassReport]) -> list[tuple[str, Plan]]:
 def plans_to_json(plans: Sequence[tuple[str, Plan]]) -> str:
     """Plans as JSON text with a format number."""
     return report.to_json({"steps": [{"step": text, **found.to_json()} for text, found in plans]})
-
-
-# -- the smaller commands ----------------------------------------------------------------------------------------
-
-
-def explain(recipe: str) -> list[str]:
-    """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
-    return list(explain_recipe(recipe, stdin=sys.stdin))
-
-
-def describe_passes(name: str | None) -> list[str]:
-    return list(list_passes() if name is None else describe(name))
-
-
-def inspect(model: PathLike, *, dims: Mapping[str, int]) -> dict[str, Any]:
-    """Facts about a model as plain data."""
-    return facts(load(model), dims)
-
-
-def compare(
-    a: PathLike, b: PathLike, *, eval: PathLike | None = None, dims: Mapping[str, int], seed: int = 0
-) -> dict[str, Any]:
-    """Agreement of two models on the same samples."""
-    return compare_files(_model_path(a), _model_path(b), _judge(a, eval, dims, seed, threads=1))
-
-
-def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
-    """Both models timed in turn; medians, speedup and its interval, and the environment."""
-    judge = _judge(a, None, dims, seed, threads)
-    compare_files(_model_path(a), _model_path(b), judge)
-    found = time_files(_model_path(b), judge, seed=seed)
-    return {**found.to_json(), "environment": environment()}
-
-
-def _judge(a: PathLike, eval: PathLike | None, dims: Mapping[str, int], seed: int, threads: int) -> Judge:
-    module = load(a)
-    samples = load_npz(Path(eval), {v.name: v.type for v in module.graph.inputs}) if eval is not None else None
-    return Judge.of(module, samples, dims=dims, seed=seed, threads=threads, level="full", max_memory=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ from ..ir.core import Op
 from ..ir.errors import Code, error
 
 Level = Literal["native", "emulated", "no"]
+Form = Literal["float", "static", "dynamic", "blocks", "stored", "fp16"]  # passes/ports.py says what they mean
 Isa = Literal["auto", "vnni", "avx2", "neon", "portable"]
 
 
@@ -36,27 +38,43 @@ class Row:
     """One line of a target's table: an operator (`*`: any other) whose weight is stored in a form."""
 
     op: str
-    form: str
+    form: Form
     level: Level
     kernel: str = ""
     needs: str = ""
     reason: str = ""
+    bits: tuple[int, ...] = (4,)
 
 
 _SLOW = "there is no 4-bit kernel for it: the weight would be widened on every run"
 
 #: ONNX Runtime, CPU execution provider.
 ORT_CPU: tuple[Row, ...] = (
-    Row("MatMul", "int4", "native", "com.microsoft::MatMulNBits", "a constant matrix on the right, block 16 to 256"),
-    Row("Gemm", "int4", "native", "com.microsoft::MatMulNBits + Add", "a constant matrix as B, block 16 to 256"),
-    Row("Gather", "int4", "native", "com.microsoft::GatherBlockQuantized", "a constant table, axis 0, block 16 to 256"),
-    Row("Slice", "int4", "native", "com.microsoft::GatherBlockQuantized + Range", "rows of a constant table, in order"),
-    Row("Conv", "int4", "no", reason=f"Conv: {_SLOW}"),
-    Row("ConvTranspose", "int4", "no", reason=f"ConvTranspose: {_SLOW}"),
-    Row("LSTM", "int4", "no", reason=f"LSTM: {_SLOW}"),
-    Row("GRU", "int4", "no", reason=f"GRU: {_SLOW}"),
-    Row("RNN", "int4", "no", reason=f"RNN: {_SLOW}"),
-    Row("*", "int4", "no", reason=_SLOW),
+    Row("MatMul", "blocks", "native", "com.microsoft::MatMulNBits", "a constant matrix on the right"),
+    Row("Gemm", "blocks", "native", "com.microsoft::MatMulNBits + Add", "a constant matrix as B"),
+    Row("Gather", "blocks", "native", "com.microsoft::GatherBlockQuantized", "a constant table, axis 0"),
+    Row("Slice", "blocks", "native", "com.microsoft::GatherBlockQuantized + Range", "rows of a constant table"),
+    Row("Conv", "blocks", "no", reason=f"Conv: {_SLOW}"),
+    Row("ConvTranspose", "blocks", "no", reason=f"ConvTranspose: {_SLOW}"),
+    Row("LSTM", "blocks", "no", reason=f"LSTM: {_SLOW}"),
+    Row("GRU", "blocks", "no", reason=f"GRU: {_SLOW}"),
+    Row("RNN", "blocks", "no", reason=f"RNN: {_SLOW}"),
+    Row("*", "blocks", "no", reason=_SLOW),
+    Row("MatMul", "static", "native", "com.microsoft::MatMulIntegerToFloat", "scales from data"),
+    Row("Gemm", "static", "native", "com.microsoft::QGemm", "scales from data"),
+    Row("Conv", "static", "native", "QLinearConv", "scales from data"),
+    Row("Add", "static", "native", "com.microsoft::QLinearAdd", "both sides and the result in 8 bits"),
+    Row("Mul", "static", "native", "com.microsoft::QLinearMul", "both sides and the result in 8 bits"),
+    Row("Concat", "static", "native", "com.microsoft::QLinearConcat"),
+    Row("AveragePool", "static", "native", "com.microsoft::QLinearAveragePool"),
+    Row("GlobalAveragePool", "static", "native", "com.microsoft::QLinearGlobalAveragePool"),
+    Row("Sigmoid", "static", "native", "com.microsoft::QLinearSigmoid"),
+    Row("LeakyRelu", "static", "native", "com.microsoft::QLinearLeakyRelu"),
+    Row("Softmax", "static", "native", "com.microsoft::QLinearSoftmax"),
+    Row("MatMul", "dynamic", "native", "com.microsoft::DynamicQuantizeMatMul"),
+    Row("Gemm", "dynamic", "native", "com.microsoft::DynamicQuantizeMatMul + Add"),
+    Row("Conv", "dynamic", "no", reason="ConvInteger is slower than Conv in floats"),
+    Row("*", "stored", "native", "Cast and Mul, folded when the model is loaded", "graph optimizations on"),
     Row("*", "fp16", "native", "Cast, folded when the model is loaded", "graph optimizations basic or higher"),
 )
 _BLOCKS = (16, 32, 64, 128, 256)
@@ -72,16 +90,27 @@ class OrtTarget:
 
     rows = ORT_CPU
 
-    def supports(self, op: Op, form: str, *, block: int = 0, symmetric: bool = True) -> Support:
-        """What the table says of an op whose weight is stored in `form` (`int4`, `fp16`)."""
+    @property
+    def weight_bits(self) -> int:
+        """Without VNNI, products of u8 and s8 saturate in 16 bits on x86: weights then use 7 of their bits."""
+        return 8 if self.known_isa in ("vnni", "neon") else 7
+
+    def supports(self, op: Op, form: Form, *, bits: int = 8, block: int = 0, symmetric: bool = True) -> Support:
+        """What the table says of an op whose weight is held in a form."""
         row = self._row(op.kind, form)
         if row is None:
-            return Support("no", f"{self.name} knows no form {form!r}")
-        if row.level == "native" and form == "int4" and block not in _BLOCKS:
+            return Support("no", f"{self.name} has no kernel for {op.kind} in the form {form!r}")
+        if form == "blocks" and row.level == "native" and bits not in row.bits:
+            return Support("no", f"{row.kernel} has no kernel for {bits} bits")
+        if row.level == "native" and form == "blocks" and block not in _BLOCKS:
             return Support("no", f"{row.kernel} wants blocks of 16 to 256, a power of two, not {block}")
-        if form == "int4" and row.level == "native" and self.known_isa == "portable":
+        if form == "blocks" and row.level == "native" and self.known_isa == "portable":
             return Support("emulated", f"{row.kernel} has no fast path on this CPU", row.kernel)
         return Support(row.level, row.reason, row.kernel)
+
+    def seconds(self, op: Op, form: Form, dims: Mapping[str, int], *, bits: int = 8, block: int = 0) -> float | None:
+        """CPU time of one run of the op; None where nothing is known."""
+        return None
 
     def _row(self, kind: str, form: str) -> Row | None:
         rows = [r for r in self.rows if r.form == form and r.op in (kind, "*")]

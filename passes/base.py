@@ -159,6 +159,7 @@ class Context:
     target: Target | None = None  # None: any runtime that reads standard ONNX
     data: Data | None = None  # calibrates and trains; never judges
     eval: Data | None = None  # judges; never calibrates
+    source: Module | None = None  # the model as it came, before the first step
     loss: str = "auto"  # auto: cross-entropy with labels, else relative MSE against the input model
     scope: Scope = EVERYWHERE
     stats: Statistics | None = None

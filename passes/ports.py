@@ -29,13 +29,27 @@ class Support(Protocol):
     def __bool__(self) -> bool: ...
 
 
+#: How the weight of an op (and what flows into it) may be held. `float`: as it is. `static`: 8-bit codes, activations
+#: rounded to 8 bits with scales from data. `dynamic`: the same with scales found on the run. `blocks`: codes that a
+#: kernel multiplies with. `stored`, `fp16`: widened once, when the model is loaded (size only).
+Form = Literal["float", "static", "dynamic", "blocks", "stored", "fp16"]
+
+
 class Target(Protocol):
-    """A runtime on a machine. `form` names how a weight is stored (`int4`, `fp16`); see backends/targets.py."""
+    """A runtime on a machine; see backends/targets.py."""
 
     @property
     def name(self) -> str: ...
 
-    def supports(self, op: Op, form: str, *, block: int = 0, symmetric: bool = True) -> Support: ...
+    @property
+    def weight_bits(self) -> int:
+        """Bits of 8-bit weights that products with 8-bit activations may use without overflow: 8, or 7."""
+
+    def supports(self, op: Op, form: Form, *, bits: int = 8, block: int = 0, symmetric: bool = True) -> Support:
+        """Whether there is a kernel for the op with its weight in a form."""
+
+    def seconds(self, op: Op, form: Form, dims: Mapping[str, int], *, bits: int = 8, block: int = 0) -> float | None:
+        """CPU time of one run of the op, measured or assumed for this machine; None where nothing is known."""
 
 
 class Batch(Protocol):

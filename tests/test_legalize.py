@@ -329,10 +329,10 @@ def test_target_text() -> None:
 
 def test_support_is_read_from_the_table() -> None:
     target = parse_target("ort(cpu, isa=vnni)")
-    assert target.supports(Op("MatMul"), "int4", block=32).level == "native"
-    assert not target.supports(Op("MatMul"), "int4", block=8)
-    assert not target.supports(Op("Conv"), "int4", block=32)
-    assert "4-bit" in target.supports(Op("Conv"), "int4", block=32).reason
+    assert target.supports(Op("MatMul"), "blocks", bits=4, block=32).level == "native"
+    assert not target.supports(Op("MatMul"), "blocks", bits=4, block=8)
+    assert not target.supports(Op("Conv"), "blocks", bits=4, block=32)
+    assert "4-bit" in target.supports(Op("Conv"), "blocks", bits=4, block=32).reason
     assert target.supports(Op("Conv"), "fp16")
-    assert not target.supports(Op("MatMul"), "int3")
-    assert parse_target("ort(cpu, isa=portable)").supports(Op("MatMul"), "int4", block=32).level == "emulated"
+    assert not target.supports(Op("MatMul"), "blocks", bits=3, block=32)
+    assert parse_target("ort(cpu, isa=portable)").supports(Op("MatMul"), "blocks", bits=4, block=32).level == "emulated"

@@ -133,7 +133,7 @@ class Int4(Pass):
             return _Problem(SkipCode.SCOPE, "outside the scope of the step")
         if ctx.target is not None:
             block = self._block((reader,))
-            support = ctx.target.supports(reader.op, "int4", block=block, symmetric=self.symmetric)
+            support = ctx.target.supports(reader.op, "blocks", bits=4, block=block, symmetric=self.symmetric)
             if not support:
                 return _Problem(SkipCode.UNSUPPORTED, support.reason, "store it with fp16, or choose another target")
         return None

@@ -1,0 +1,52 @@
+"""What the command line does besides compiling: explaining, inspecting, comparing and timing models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .backends.checks import Judge, time_files
+from .backends.checks import compare as compare_files
+from .backends.inspect import facts
+from .backends.measure import environment
+from .compiler import PathLike, load, model_path
+from .dsl.describe import describe, list_passes
+from .dsl.describe import explain as explain_recipe
+from .frontends.data import load_npz
+
+
+def explain(recipe: str) -> list[str]:
+    """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
+    return list(explain_recipe(recipe, stdin=sys.stdin))
+
+
+def describe_passes(name: str | None) -> list[str]:
+    return list(list_passes() if name is None else describe(name))
+
+
+def inspect(model: PathLike, *, dims: Mapping[str, int]) -> dict[str, Any]:
+    """Facts about a model as plain data."""
+    return facts(load(model), dims)
+
+
+def compare(
+    a: PathLike, b: PathLike, *, eval: PathLike | None = None, dims: Mapping[str, int], seed: int = 0
+) -> dict[str, Any]:
+    """Agreement of two models on the same samples."""
+    return compare_files(model_path(a), model_path(b), _judge(a, eval, dims, seed, threads=1))
+
+
+def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
+    """Both models timed in turn; medians, speedup and its interval, and the environment."""
+    judge = _judge(a, None, dims, seed, threads)
+    compare_files(model_path(a), model_path(b), judge)
+    found = time_files(model_path(b), judge, seed=seed)
+    return {**found.to_json(), "environment": environment()}
+
+
+def _judge(a: PathLike, eval: PathLike | None, dims: Mapping[str, int], seed: int, threads: int) -> Judge:
+    module = load(a)
+    samples = load_npz(Path(eval), {v.name: v.type for v in module.graph.inputs}) if eval is not None else None
+    return Judge.of(module, samples, dims=dims, seed=seed, threads=threads, level="full", max_memory=None)
