@@ -57,7 +57,7 @@ class Simplify(Pass):
         """Simplify a copy (constants are shared) and note what every rule did and refused."""
         twin = module.clone()
         before = sum(1 for _ in twin.walk())
-        driver = self._run(Rewriter(twin, by=self.name), ctx)
+        driver = self.run(Rewriter(twin, by=self.name), ctx)
         return SimplifyPlan(
             skipped=_skipped(driver),
             rewrites=_rewrites(driver.tally),
@@ -67,13 +67,14 @@ class Simplify(Pass):
 
     def apply(self, rw: Rewriter, plan: SimplifyPlan, ctx: Context) -> Sequence[Done]:
         """Run the rules; one entry per rule."""
-        found = _rewrites(self._run(rw, ctx).tally)
+        found = _rewrites(self.run(rw, ctx).tally)
         assert found == plan.rewrites, "the plan was made for another module"
         return [
             Done(r.rule, f"{r.removed} ops at {r.times} sites", f"{r.added} ops", r.saved_bytes) for r in plan.rewrites
         ]
 
-    def _run(self, rw: Rewriter, ctx: Context) -> Driver:
+    def run(self, rw: Rewriter, ctx: Context) -> Driver:
+        """Run the rules until none fits; the driver knows what they did."""
         driver = Driver(rw, [rule for rule in RULES if self._asked(rule)], ctx.scope.allows)
         try:
             for _ in range(_ROUNDS):
