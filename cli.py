@@ -34,6 +34,7 @@ Recipe = Annotated[
 Data = Annotated[Path | None, typer.Option(help="calibration samples: an .npz with the input names as keys")]
 Eval = Annotated[Path | None, typer.Option("--eval", help="samples that judge the result (default: a share of --data)")]
 Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
+Mask = Annotated[str | None, typer.Option(help="the input that marks padding: samples are cut to their real length")]
 To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
 Out = Annotated[
     Path | None,
@@ -61,6 +62,7 @@ def compile(
     data: Data = None,
     eval: Eval = None,
     labels: Labels = None,
+    mask: Mask = None,
     to: To = "ort(cpu)",
     output: Out = None,
     seed: Seed = 0,
@@ -85,6 +87,7 @@ def compile(
         data=data,
         eval=eval,
         labels=labels,
+        mask=mask,
         to=to,
         seed=seed,
         threads=threads,
@@ -112,6 +115,7 @@ def plan(
     data: Data = None,
     eval: Eval = None,
     labels: Labels = None,
+    mask: Mask = None,
     to: To = "ort(cpu)",
     seed: Seed = 0,
     threads: Threads = None,
@@ -128,6 +132,7 @@ def plan(
         data=data,
         eval=eval,
         labels=labels,
+        mask=mask,
         to=to,
         seed=seed,
         threads=threads,
@@ -223,6 +228,7 @@ def verify(
     a: Annotated[Path, typer.Argument(help="the reference model")],
     b: Annotated[Path, typer.Argument(help="the model to compare")],
     eval: Eval = None,
+    mask: Mask = None,
     dims: Dims = None,
     seed: Seed = 0,
     min_cosine: Annotated[float, typer.Option(help="exit 3 when the worst output agrees less", min=-1, max=1)] = 0.99,
@@ -231,7 +237,7 @@ def verify(
     """Run two models on the same samples and compare their outputs."""
     from . import commands
 
-    found = commands.compare(a, b, eval=eval, dims=_dims(dims), seed=seed)
+    found = commands.compare(a, b, eval=eval, mask=mask, dims=_dims(dims), seed=seed)
     typer.echo(_json(found) if json else "\n".join(f"{k}: {v}" for k, v in found.items()))
     if not found["integers_equal"] or (found["cosine"] is not None and found["cosine"] < min_cosine):
         worst = f"cosine {found['cosine']:.6f}" if found["cosine"] is not None else "different values"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .backends.checks import Judge, time_files
@@ -15,6 +14,8 @@ from .compiler import PathLike, load, model_path
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
 from .frontends.data import load_npz
+from .ir import errors
+from .ir.errors import Code
 
 
 def explain(recipe: str) -> list[str]:
@@ -32,21 +33,32 @@ def inspect(model: PathLike, *, dims: Mapping[str, int]) -> dict[str, Any]:
 
 
 def compare(
-    a: PathLike, b: PathLike, *, eval: PathLike | None = None, dims: Mapping[str, int], seed: int = 0
+    a: PathLike,
+    b: PathLike,
+    *,
+    eval: PathLike | None = None,
+    mask: str | None = None,
+    dims: Mapping[str, int],
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Agreement of two models on the same samples."""
-    return compare_files(model_path(a), model_path(b), _judge(a, eval, dims, seed, threads=1))
+    if mask is not None and eval is None:
+        raise errors.error(Code.USAGE, f"mask {mask!r} of no data", help="give --eval as well")
+    return compare_files(model_path(a), model_path(b), _judge(a, eval, mask, dims, seed, threads=1))
 
 
 def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
     """Both models timed in turn; medians, speedup and its interval, and the environment."""
-    judge = _judge(a, None, dims, seed, threads)
+    judge = _judge(a, None, None, dims, seed, threads)
     compare_files(model_path(a), model_path(b), judge)
     found = time_files(model_path(b), judge, seed=seed)
     return {**found.to_json(), "environment": environment()}
 
 
-def _judge(a: PathLike, eval: PathLike | None, dims: Mapping[str, int], seed: int, threads: int) -> Judge:
+def _judge(
+    a: PathLike, eval: PathLike | None, mask: str | None, dims: Mapping[str, int], seed: int, threads: int
+) -> Judge:
     module = load(a)
-    samples = load_npz(Path(eval), {v.name: v.type for v in module.graph.inputs}) if eval is not None else None
+    inputs = {v.name: v.type for v in module.graph.inputs}
+    samples = load_npz(eval, inputs, mask=mask) if eval is not None else None
     return Judge.of(module, samples, dims=dims, seed=seed, threads=threads, level="full", max_memory=None)

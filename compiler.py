@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,6 +59,7 @@ class Settings:
     data: PathLike | None = None
     eval: PathLike | None = None
     labels: str | None = None
+    mask: str | None = None  # the input that marks padding
     to: str = "ort(cpu)"
     seed: int = 0
     threads: int | None = None  # default: the target's
@@ -90,8 +91,9 @@ class Settings:
                     f"{name} is a {found}, not a path",
                     help="give the path of a numpy.savez file",
                 )
-        if self.labels is not None and self.data is None and self.eval is None:
-            raise errors.error(Code.USAGE, f"labels {self.labels!r} of no data", help="give --data or --eval as well")
+        for name, key in (("labels", self.labels), ("mask", self.mask)):
+            if key is not None and self.data is None and self.eval is None:
+                raise errors.error(Code.USAGE, f"{name} {key!r} of no data", help="give --data or --eval as well")
 
 
 @dataclass(frozen=True)
@@ -390,9 +392,10 @@ def _data(module: Module, program: Program, options: Settings) -> tuple[Data | N
     """(what calibrates, what judges): --data and --eval; without --eval a seeded split of --data, or all of it for
     both when no step learns from it."""
     inputs = {v.name: v.type for v in module.graph.inputs}
-    data = load_npz(Path(options.data), inputs, labels=options.labels) if options.data is not None else None
+    opened = partial(load_npz, inputs=inputs, labels=options.labels, mask=options.mask)
+    data = opened(options.data) if options.data is not None else None
     if options.eval is not None:
-        return data, load_npz(Path(options.eval), inputs, labels=options.labels)
+        return data, opened(options.eval)
     if data is None or not program.learns:
         return data, data
     calibrate, judges = data.split(options.seed)

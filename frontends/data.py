@@ -1,12 +1,14 @@
 """Samples from an .npz file, streamed: no member is ever held in memory as a whole.
 
 Keys are the model's input names (or one key for the only input); axis 0 counts the samples. An array of the
-input's rank is cut along its batch axis; an array with one axis more holds one whole input per sample.
+input's rank is cut along its batch axis; an array with one axis more holds one whole input per sample. With a mask,
+samples are cut to their real lengths (padding.py), and batches hold samples of one length.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,10 +21,12 @@ import numpy as np
 from ..ir import errors
 from ..ir.errors import Code
 from ..ir.types import TensorType, Type
+from .padding import Padding
 
 Array = np.ndarray[Any, Any]
 _HASH_CHUNK = 1 << 20
 _HELD_OUT = 5  # one sample in five judges when there is no evaluation set
+_WAITING = 8  # batches' worth of samples that may wait for others of their length
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class NpzData:
     take: int | None = None
     part: str | None = None
     seed: int = 0
+    padding: Padding | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -83,15 +88,22 @@ class NpzData:
         return replace(self, part="calibrate", seed=seed), replace(self, part="judge", seed=seed)
 
     def batches(self, size: int = 1) -> Iterator[Batch]:
-        """Batches of up to `size` samples, in file order."""
+        """Batches of up to `size` samples of one shape, in file order as far as shapes allow."""
         size = 1 if any(m.whole for m in self.members) else size
-        rows: list[dict[str, Array]] = []
+        waiting: dict[tuple[tuple[int, ...], ...], list[dict[str, Array]]] = {}
+        held = 0
         for row in self._rows():
+            rows = waiting.setdefault(tuple(a.shape for a in row.values()), [])
             rows.append(row)
-            if len(rows) == size:
-                yield self._batch(rows)
-                rows = []
-        if rows:
+            held += 1
+            if len(rows) < size:
+                if held < size * _WAITING:
+                    continue
+                rows = max(waiting.values(), key=len)  # not full, but memory stays bounded
+            yield self._batch(rows)
+            held -= len(rows)
+            rows.clear()
+        for rows in filter(None, waiting.values()):
             yield self._batch(rows)
 
     def _batch(self, rows: list[dict[str, Array]]) -> Batch:
@@ -110,11 +122,20 @@ class NpzData:
             for index in range(self.total):
                 row = {m.key: _read_row(streams[m.key], m, self.path, index) for m in self.members}
                 if self._kept(index):
-                    yield row
+                    yield row if self.padding is None else self._cut(row, self.padding, index)
+
+    def _cut(self, row: dict[str, Array], padding: Padding, index: int) -> dict[str, Array]:
+        mask = next(m for m in self.members if m.feeds == padding.mask)
+        length = padding.length(row[mask.key], f"sample {index} in {str(self.path)!r}")
+        return {
+            m.key: padding.cut(m.feeds, row[m.key], length, whole=m.whole) if m.feeds else row[m.key]
+            for m in self.members
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 of the file and of what selects its samples."""
-        sha = hashlib.sha256(f"{self.labels}/{self.take}/{self.part}/{self.seed}".encode())
+        mask = self.padding.mask if self.padding is not None else None
+        sha = hashlib.sha256(f"{self.labels}/{self.take}/{self.part}/{self.seed}/{mask}".encode())
         with self.path.open("rb") as file:
             while chunk := file.read(_HASH_CHUNK):
                 sha.update(chunk)
@@ -122,9 +143,18 @@ class NpzData:
 
 
 def load_npz(
-    path: str | Path, inputs: Mapping[str, Type], *, labels: str | None = None, take: int | None = None
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Type],
+    *,
+    labels: str | None = None,
+    mask: str | None = None,
+    take: int | None = None,
 ) -> NpzData:
-    """Open an archive for a model with these inputs. Errors: NOT_FOUND, BAD_DATA naming the input that is wrong."""
+    """Open an archive for a model with these inputs; `mask` is the input that marks padding.
+
+    Errors: NOT_FOUND, BAD_DATA naming the input that is wrong.
+    """
+    padding = Padding.of(mask, inputs) if mask is not None else None
     file = Path(path)
     if not file.is_file():
         raise errors.error(Code.NOT_FOUND, f"there is no data file {str(path)!r}")
@@ -140,7 +170,9 @@ def load_npz(
     counts = {m.key: m.shape[0] for m in members}
     if len(set(counts.values())) != 1 or not min(counts.values()):
         raise errors.error(Code.BAD_DATA, f"the arrays of {str(path)!r} differ in their number of samples: {counts}")
-    return NpzData(file, members, labels, take)
+    if padding is not None:
+        padding.check({m.feeds: m.whole for m in members if m.feeds})
+    return NpzData(file, members, labels, take, padding=padding)
 
 
 def _match(

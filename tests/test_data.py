@@ -108,3 +108,97 @@ def test_missing_broken_and_unlabelled_files(tmp_path: Path) -> None:
     good = archive(tmp_path, x=np.zeros((2, 3, 4), np.float32))
     with pytest.raises(MlcError, match="has no labels 'y'"):
         load_npz(good, IMAGE, labels="y")
+
+
+# -- padding ---------------------------------------------------------------------------------------------------
+
+TEXT = {"ids": tensor(DType.I64, "N", "S"), "mask": tensor(DType.I64, "N", "S"), "scale": tensor(DType.F32, "N", 4)}
+LENGTHS = [3, 5, 3, 1, 5, 3, 2]
+
+
+def padded(lengths: list[int], width: int = 6) -> dict[str, Any]:
+    """Samples of these lengths: ids count from 100 * the sample's number, padding is -1."""
+    mask = np.array([[int(i < n) for i in range(width)] for n in lengths], np.int64)
+    ids = np.where(mask == 1, 100 * np.arange(len(lengths))[:, None] + np.arange(width), -1)
+    return {"ids": ids, "mask": mask, "scale": np.zeros((len(lengths), 4), np.float32)}
+
+
+def test_a_mask_cuts_samples_to_their_real_length(tmp_path: Path) -> None:
+    data = load_npz(archive(tmp_path, **padded(LENGTHS)), TEXT, mask="mask")
+    rows = [b.inputs for b in data.batches()]
+    assert [r["ids"].shape[1] for r in rows] == LENGTHS  # one by one, in file order
+    for index, row in enumerate(rows):
+        np.testing.assert_array_equal(row["ids"][0], 100 * index + np.arange(LENGTHS[index]))
+        assert row["mask"].all()
+        assert row["mask"].shape == row["ids"].shape
+        assert row["scale"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16])
+def test_batches_hold_samples_of_one_length_and_cover_everything(size: int, tmp_path: Path) -> None:
+    data = load_npz(archive(tmp_path, **padded(LENGTHS), y=np.arange(7)), TEXT, mask="mask", labels="y")
+    batches = list(data.batches(size))
+    assert all(b.n == len(b.inputs["ids"]) <= size for b in batches)
+    assert sorted(int(v) for b in batches for v in b.inputs["ids"][:, 0]) == [100 * i for i in range(7)]
+    for b in batches:
+        assert b.labels is not None
+        np.testing.assert_array_equal(b.inputs["ids"][:, 0], 100 * b.labels)
+    if size == 2:
+        assert [b.n for b in batches].count(2) == 2  # two of the threes, the fives
+
+
+def test_few_samples_wait_for_others_of_their_length(tmp_path: Path) -> None:
+    lengths = [1 + i % 40 for i in range(400)]
+    data = load_npz(archive(tmp_path, **padded(lengths, 40)), TEXT, mask="mask")
+    seen: list[int] = []
+    for batch in data.batches(4):
+        seen += [int(v) // 100 for v in batch.inputs["ids"][:, 0]]
+        assert max(seen) - len(seen) < 4 * 8
+    assert sorted(seen) == list(range(400))
+
+
+def test_whole_samples_are_cut_too(tmp_path: Path) -> None:
+    types = {"x": tensor(DType.F32, 1, "S", 2), "mask": tensor(DType.BOOL, 1, 1, "S", "S")}
+    mask = np.zeros((2, 1, 1, 4, 4), bool)
+    mask[0, ..., :3] = mask[1, ..., :2] = True
+    data = load_npz(archive(tmp_path, x=np.zeros((2, 1, 4, 2), np.float32), mask=mask), types, mask="mask")
+    shapes = [(b.inputs["x"].shape, b.inputs["mask"].shape) for b in data.batches(2)]
+    assert shapes == [((1, 3, 2), (1, 1, 3, 3)), ((1, 2, 2), (1, 1, 2, 2))]
+
+
+def test_the_mask_is_part_of_what_the_samples_are(tmp_path: Path) -> None:
+    path = archive(tmp_path, **padded(LENGTHS))
+    whole, cut = load_npz(path, TEXT), load_npz(path, TEXT, mask="mask")
+    assert whole.fingerprint() != cut.fingerprint()
+    assert all(b.inputs["mask"].all() for part in cut.split(seed=0) for b in part.batches(3))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[0, 1, 1], [1, 1, 1]], "sample 0 .* is not one end of it"),
+        ([[1, 1, 1], [1, 0, 1]], "sample 1 .* is not one end of it"),
+        ([[1, 1, 1], [0, 0, 0]], "sample 1 .* is nothing but padding"),
+        ([[2, 1, 0], [1, 1, 1]], "sample 0 .* holds more than 0 and 1"),
+    ],
+)
+def test_masks_that_mark_no_end(mask: list[list[int]], message: str, tmp_path: Path) -> None:
+    types = {"ids": tensor(DType.I64, "N", "S"), "mask": tensor(DType.I64, "N", "S")}
+    data = load_npz(archive(tmp_path, ids=np.zeros((2, 3), np.int64), mask=np.array(mask)), types, mask="mask")
+    with pytest.raises(MlcError, match=message):
+        list(data.batches())
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        ({"ids": tensor(DType.I64, "N", "S")}, "no input 'mask' that masks"),
+        ({"ids": tensor(DType.I64, "N", 3), "mask": tensor(DType.I64, "N", 3)}, "its last axis is of fixed size"),
+        ({"ids": tensor(DType.I64, "N", "T"), "mask": tensor(DType.I64, "N", "S")}, "no other input has an axis"),
+        ({"ids": tensor(DType.I64, "S"), "mask": tensor(DType.I64, "N", "S")}, "along the axis that 'mask' masks"),
+    ],
+)
+def test_inputs_that_no_mask_cuts(types: dict[str, Any], message: str, tmp_path: Path) -> None:
+    ids = np.zeros((2, 3) if types["ids"].rank == 2 else 2, np.int64)
+    with pytest.raises(MlcError, match=message):
+        load_npz(archive(tmp_path, ids=ids, mask=np.ones((2, 3), np.int64)), types, mask="mask")

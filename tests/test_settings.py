@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from kit.two_layers import samples, two_layers
+from onnx import TensorProto, helper, numpy_helper
 
 import mlc
 from mlc.cli import run
@@ -38,6 +41,7 @@ def data(tmp_path: Path) -> Path:
         {"dims": {"Q": 4}},
         {"dims": {"Q": 4}, "check": "none"},
         {"labels": "y"},
+        {"mask": "m"},
     ],
     ids=str,
 )
@@ -150,3 +154,36 @@ def test_bounds_on_quality_are_met_by_strength(least: float, model: Path, data: 
     params = [r.report["steps"][0]["after"]["params"] for r in (bound, usual)]
     assert (params[0] < params[1]) == (least < 0.99)
     assert params[0] != params[1]
+
+
+def text_model(path: Path, output: str) -> Path:
+    """r = relu(x) of sequences, and y = r where the mask is 1; `output` says which of them is returned."""
+    value, f32 = helper.make_tensor_value_info, TensorProto.FLOAT
+    inputs = [value("x", f32, ["N", "S", 2]), value("mask", TensorProto.INT64, ["N", "S"])]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Cast", ["mask"], ["m"], to=f32),
+        helper.make_node("Unsqueeze", ["m", "last"], ["c"]),
+        helper.make_node("Mul", ["r", "c"], ["y"]),
+        helper.make_node("Identity", [output], ["out"]),
+    ]
+    constants = [numpy_helper.from_array(np.array([2]), "last")]
+    graph = helper.make_graph(nodes, "net", inputs, [value("out", f32, ["N", "S", 2])], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def test_what_judges_is_cut_to_real_positions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masked, plain = text_model(tmp_path / "a.onnx", "y"), text_model(tmp_path / "b.onnx", "r")
+    mask, data = (np.arange(6) < np.array([[2], [4], [6]])).astype(np.int64), tmp_path / "text.npz"
+    np.savez(data, x=np.ones((3, 6, 2), np.float32), mask=mask)
+    for setting, length in (({}, 6), ({"mask": "mask"}, 2)):
+        assert mlc.compile(masked, "simplify", data=data, **setting).report["checks"]["binding"] == {
+            "N": 1,
+            "S": length,
+        }
+    compared = ["verify", str(masked), str(plain)]  # they differ on padding alone
+    assert run([*compared, "--eval", str(data)]) == 3
+    assert run([*compared, "--eval", str(data), "--mask", "mask"]) == 0
+    assert run([*compared, "--mask", "mask"]) == 2
+    assert "give --eval as well" in capsys.readouterr().err
