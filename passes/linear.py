@@ -283,14 +283,21 @@ _VIEWS |= dict.fromkeys(RECURRENT, Recurrent)
 
 def linear_of(op: Op) -> Linear | None:
     """The op as a linear map of its first operand; None if it is none, or its weight is computed."""
-    view = _VIEWS.get(op.kind)
-    if view is None:
+    weight = op.operand(1) if op.kind in _VIEWS else None
+    if weight is None or weight.constant is None or not weight.constant.dtype.is_float:
         return None
-    data, weight = op.operand(0), op.operand(1)
-    if data is None or weight is None or data.constant is not None or weight.constant is None:
+    return linear_with(op, weight)
+
+
+def linear_with(op: Op, weight: Value) -> Linear | None:
+    """The op as a linear map through `weight`, a constant that its second operand stands for element by element.
+
+    The constant may hold codes that a DequantizeLinear widens: `matrix` and `stored` only move elements.
+    """
+    view, data, constant = _VIEWS.get(op.kind), op.operand(0), weight.constant
+    if view is None or data is None or data.constant is not None or constant is None:
         return None
-    constant = weight.constant
-    if not constant.dtype.is_float or constant.elements == 0 or not isinstance(op.results[0].type, TensorType):
+    if constant.elements == 0 or not isinstance(op.results[0].type, TensorType):
         return None
     if view is Product and (constant.type.rank != 2 or _scaled(op)):
         return None

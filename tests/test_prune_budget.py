@@ -16,7 +16,7 @@ from mlc.ir.axes import analyse
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import EVERYWHERE, Context, SkipCode
-from mlc.passes.prune.fit.budget import (
+from mlc.passes.budget import (
     DEFAULT_MEMORY,
     FEWEST_ROWS,
     ROWS_PER_COLUMN,

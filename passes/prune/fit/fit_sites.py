@@ -10,8 +10,8 @@ from ....ir.cost import cost_of
 from ....ir.dims import evaluate
 from ....ir.types import TensorType
 from ...base import SkipCode, Skipped
+from ...budget import allowed
 from ...linear import Linear, linear_of
-from .budget import allowed
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,10 +28,10 @@ from ....ir.core import Module, Value
 from ....ir.rewrite import Rewriter
 from ...base import Context, Done
 from ...bias import add_bias
+from ...budget import allowed, pick, rows_per_sample
 from ...linear import Linear, linear_of
 from ...regression import CrossMoments, Fit
 from ...statistics import batch_size, runs, sources, stream
-from .budget import allowed, pick, rows_per_sample
 from .fit_sites import FitSite, fit_sites
 
 Array = np.ndarray[Any, Any]

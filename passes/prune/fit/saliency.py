@@ -21,13 +21,13 @@ import numpy as np
 from ....ir.axes import Axes, AxisClass
 from ....ir.core import Module
 from ...base import Context
+from ...budget import allowed, pick, rows_per_sample
 from ...linear import Linear, linear_of
 from ...regression import CrossMoments
 from ...statistics import batch_size, runs, sources, stream
 from ..criteria import Scores, normalised
 from ..exact.flow import unit_positions
 from ..groups import Group
-from .budget import allowed, pick, rows_per_sample
 from .elimination import Problem, elimination_scores
 
 Array = np.ndarray[Any, Any]
