@@ -20,7 +20,7 @@ REAL_TIER_BYTES = 120e6
 
 
 def test_catalogue_is_sound():
-    for entry in zoo.entries().values():
+    for entry in (*zoo.entries().values(), *zoo.datasets().values()):
         assert entry.tier in {"real", "slow"}, entry.name
         assert entry.notes, entry.name
         for file in entry.files:
@@ -29,7 +29,7 @@ def test_catalogue_is_sound():
 
 
 def test_no_file_is_listed_twice():
-    files = [(file.sha256, entry.build) for entry in zoo.entries().values() for file in entry.files]
+    files = [(f.sha256, e.build) for e in (*zoo.entries().values(), *zoo.datasets().values()) for f in e.files]
     assert len(files) == len(set(files))
 
 
