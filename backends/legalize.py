@@ -22,6 +22,7 @@ from ..ir.rewrite import Rewriter
 from ..ir.rows import sliced_rows
 from ..ir.types import TensorType
 from .legalize_blocks import BlockedWeight, BlockRows, blocked_weight, row_scales, row_zeros
+from .legalize_stored import store
 from .targets import OrtTarget, parse_target
 
 _MS = "com.microsoft::"
@@ -71,7 +72,7 @@ def legalize(module: Module, target: OrtTarget | None = None) -> Lowered:
             rule = rules.get(op.kind)
             if rule is not None and op.parent is not None:
                 rule(work, op)
-    _sweep(work.rw)
+        _sweep(work.rw)
     _check_rest(work)
     if any(op.domain == "com.microsoft" for op in work.module.walk()):
         work.module.opsets.setdefault("com.microsoft", 1)
@@ -278,7 +279,12 @@ def _own_table(work: _Work, op: Op, weight: BlockedWeight, indices: Value) -> Se
 
 Rule = Callable[[_Work, Op], bool]
 #: Products first: an embedding whose table is also a matrix then shares the matrix's layout.
-STAGES: tuple[dict[str, Rule], ...] = ({"MatMul": _matmul, "Gemm": _gemm}, {"Gather": _gather, "Slice": _slice})
+#: What no kernel reads is widened when the model is loaded.
+STAGES: tuple[dict[str, Rule], ...] = (
+    {"MatMul": _matmul, "Gemm": _gemm},
+    {"Gather": _gather, "Slice": _slice},
+    {"DequantizeLinear": store},
+)
 
 
 # -- what is left ------------------------------------------------------------------------------------------------------

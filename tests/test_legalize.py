@@ -243,22 +243,28 @@ def test_a_block_of_zeros_and_zero_activations() -> None:
     agree(module, {"x": floats(1, 2, 96)}, FAST)
 
 
-def test_what_has_no_kernel_stays_and_is_reported() -> None:
+def with_computed_scales(bits: int) -> Module:
+    """Codes in blocks whose scales are an input: there is no kernel for them, and nothing to fold at load."""
     net = Net()
     x = net.input("x", F32, 64)
-    module = net.done(net.op("Add", [blocked(net, floats(0, 8, 64), 1), x]))
+    made = quantize_constant(Constant.of(floats(0, 8, 64)), QSpec(bits, True, True, 1, 32), scale_type=F32)
+    codes = net.module._add_constant("w_quantized", made.codes)
+    scale = net.input("scale", F32, *made.scale.shape)
+    w = net.op("DequantizeLinear", [codes, scale], [tensor(F32, 8, 64)], {"axis": 1, "block_size": 32})
+    return net.done(net.op("Add", [w, x]))
+
+
+def test_what_has_no_kernel_and_is_not_constant_stays_and_is_reported() -> None:
+    module = with_computed_scales(4)
     made = legalize(module)
     assert "DequantizeLinear" in kinds(made.module)
     assert any("no kernel for Add" in line for line in made.lines)
-    agree(module, {"x": floats(1, 64)}, EXACT)
+    agree(module, {"x": floats(1, 64), "scale": np.ones((8, 2), np.float32)}, EXACT)
 
 
 def test_codes_that_cannot_be_widened_are_refused() -> None:
-    net = Net()
-    x = net.input("x", F32, 64)
-    module = net.done(net.op("Add", [blocked(net, floats(0, 8, 64), 1, bits=2), x]))
     with pytest.raises(MlcError) as caught:
-        legalize(module)
+        legalize(with_computed_scales(2))
     assert caught.value.diagnostics[0].code is Code.RUNTIME
 
 
