@@ -1,13 +1,15 @@
 """Answers statistics requests in streaming runs over the calibration data.
 
-All requests of one call share a run; their values are tapped in groups whose activations fit `max_memory`.
-Results are memoised per module version (its text), so a following exact step that asks again pays nothing.
+All requests of one call share a run; they are served in groups whose activations and accumulators fit `max_memory`,
+and a statistic of very many channels in ranges of channels. Results are memoised per module version (its text), so a
+following exact step that asks again pays nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..ir import errors
@@ -16,8 +18,9 @@ from ..ir.dims import Sym, evaluate
 from ..ir.errors import Code
 from ..ir.text import print_module
 from ..ir.types import TensorType
+from .accumulators import Channels
 from .base import Context
-from .ports import Accumulator, Array, Data, Executable, Progress, Request, Runner
+from .ports import Array, Data, Executable, Progress, Request, Runner
 
 Item = TypeVar("Item")
 
@@ -47,22 +50,67 @@ class StreamingStatistics:
         """One result per request, from the memo or from as few runs as the memory budget allows."""
         version = _version(module)
         missing = [r for r in dict.fromkeys(requests) if (version, r) not in self._memo]
+        found: dict[Request, list[Any]] = {r: [] for r in missing}
         for group in self._groups(module, missing):
-            for request, result in self._run(module, group).items():
-                self._memo[version, request] = result
+            for part, result in self._run(module, group):
+                found[part.request].append(result)
+        for request, results in found.items():
+            self._memo[version, request] = results[0] if len(results) == 1 else _channels(request).join(results)
         return {r: self._memo[version, r] for r in requests}
 
-    def _run(self, module: Module, requests: Sequence[Request]) -> dict[Request, Any]:
-        accumulators: dict[Request, Accumulator] = {r: r.kind(r.axis) for r in requests}
-        executable = self._runner.prepare(module, tuple(dict.fromkeys(r.value for r in requests)))
+    def _run(self, module: Module, parts: Sequence[_Part]) -> list[tuple[_Part, Any]]:
+        accumulators = [(part, part.request.kind(part.request.axis)) for part in parts]
+        executable = self._runner.prepare(module, tuple(dict.fromkeys(p.request.value for p in parts)))
         for (values,) in stream(self._data, self._batch, [executable], self._progress):
-            for request, accumulator in accumulators.items():
-                accumulator.update(values[request.value])
-        return {request: accumulator.result() for request, accumulator in accumulators.items()}
+            for part, accumulator in accumulators:
+                accumulator.update(part.of(values[part.request.value]))
+        return [(part, accumulator.result()) for part, accumulator in accumulators]
 
-    def _groups(self, module: Module, requests: Sequence[Request]) -> Iterator[list[Request]]:
-        sizes = {value.name: _bytes(value) * self._batch for value in module.values()}
-        return runs(requests, lambda r: sizes.get(r.value, 0), self._budget)
+    def _groups(self, module: Module, requests: Sequence[Request]) -> Iterator[list[_Part]]:
+        values = {value.name: value for value in module.values()}
+        parts = [p for r in requests for p in _parts(r, values.get(r.value), self._batch, self._budget)]
+        return runs(parts, lambda p: p.nbytes, self._budget)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A request, or some of its channels, and the bytes that serving it takes."""
+
+    request: Request
+    channels: slice | None
+    nbytes: int
+
+    def of(self, values: Array) -> Array:
+        if self.channels is None:
+            return values
+        assert self.request.axis is not None
+        return values[(slice(None),) * (self.request.axis % values.ndim) + (self.channels,)]
+
+
+def _parts(request: Request, value: Value | None, batch: int, budget: int) -> list[_Part]:
+    """The request as a whole, or in ranges of channels whose accumulators fit the budget."""
+    activation = _bytes(value) * batch if value is not None else 0
+    if not issubclass(request.kind, Channels):
+        return [_Part(request, None, activation)]
+    channels = _sizes_along(value, request.axis)
+    step = max(1, budget // max(1, request.kind.nbytes(1)))
+    if channels <= step:
+        return [_Part(request, None, activation + request.kind.nbytes(channels))]
+    ranges = [slice(start, min(start + step, channels)) for start in range(0, channels, step)]
+    return [_Part(request, r, activation + request.kind.nbytes(r.stop - r.start)) for r in ranges]
+
+
+def _sizes_along(value: Value | None, axis: int | None) -> int:
+    """How many channels a statistic has; 1 where that is not known beforehand."""
+    if value is None or axis is None or not isinstance(value.type, TensorType):
+        return 1
+    size = value.type.shape[axis]
+    return size if isinstance(size, int) else 1
+
+
+def _channels(request: Request) -> type[Channels]:
+    assert issubclass(request.kind, Channels)
+    return request.kind
 
 
 def sources(ctx: Context) -> tuple[Data, Runner]:
