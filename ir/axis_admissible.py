@@ -15,13 +15,26 @@ from typing import TYPE_CHECKING
 from .axis_actions import Group
 from .axis_equations import equations
 from .axis_types import Atom
+from .core import Value
 
 if TYPE_CHECKING:
     from .axes import Axes
 
-__all__ = ["Admissible", "Group", "Place"]
+__all__ = ["Admissible", "Direction", "Group", "Place"]
 
 Place = tuple[str, int]  # a constant and its axis
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Direction:
+    """One way to scale a class by positive numbers that keeps the function: the exponent of each axis that it moves.
+
+    `sides` holds computed values as well as constants: `value, axis` is multiplied by s ** exponent. Directions of a
+    module are independent: each may be applied without the others.
+    """
+
+    atom: Atom
+    sides: Mapping[tuple[Value, int], float]
 
 
 @dataclass(slots=True)
@@ -30,6 +43,7 @@ class Admissible:
 
     axes: Axes
     _solved: dict[Group, Mapping[Atom, Mapping[Place, int]]] = field(default_factory=dict)
+    _directions: tuple[Direction, ...] | None = None
 
     def exponents(self, atom: Atom, group: Group) -> Mapping[Place, int]:
         """At each site of a class: 1 where the axis is transformed by T, -1 by its inverse transposed, 0 not at all.
@@ -47,6 +61,16 @@ class Admissible:
             if any(self.exponents(atom, group).values()):
                 found |= group
         return found
+
+    def directions(self) -> tuple[Direction, ...]:
+        """All that may be scaled by positive numbers, in the order of the module; empty where nothing may."""
+        if self._directions is None:
+            found = []
+            for solution in equations(self.axes, Group.POSITIVE_DIAGONAL).basis():
+                (atom,) = {atom for _, _, atom in solution}
+                found.append(Direction(atom, {(value, axis): x for (value, axis, _), x in solution.items()}))
+            self._directions = tuple(found)
+        return self._directions
 
     def _solve(self, group: Group) -> Mapping[Atom, Mapping[Place, int]]:
         found: dict[Atom, dict[Place, int]] = defaultdict(dict)

@@ -3,16 +3,19 @@
 Every node stands for the exponent of T with which an axis is transformed: 1 for T, -1 for its inverse (transposed), 0
 for not at all. Equations: a = b, a = -b, a = 0, and c = a + b (a product of two). `solve` finds a solution with
 exponents in {-1, 0, 1} that leaves out as little as the zeros force; products that stay open scale one factor only.
+`basis` gives all real solutions instead: what may be scaled independently of what.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from .axis_types import Atom
 from .core import Value
 
 Node = tuple[Value, int, Atom]
+Combination = dict[Node, Fraction]  # of representatives
 
 
 @dataclass(slots=True)
@@ -63,6 +66,46 @@ class Exponents:
             found[node] = 0 if root in self._zero else sign * lead.setdefault(root, sign)
         return found
 
+    def basis(self) -> list[dict[Node, float]]:
+        """Independent solutions that span all real ones: for each the exponents of the nodes that it moves.
+
+        Products that no zero decides give one of their three up, a factor that is a constant if there is one: the
+        weights between two scales take the quotient (three layers around a depthwise convolution).
+        """
+        left = len(self._products) + 1
+        while len(self._products) < left:
+            left = len(self._products)
+            self._products = [p for p in self._products if not self._settle(*p)]
+        solved: dict[Node, Combination] = {}
+        for c, a, b in self._products:
+            self._eliminate(solved, (c, a, b))
+        found: dict[Node, dict[Node, float]] = {}
+        for node in list(self._parent):
+            for lead, exponent in self._expressed(node, solved).items():
+                found.setdefault(lead, {})[node] = float(exponent)
+        return list(found.values())
+
+    def _eliminate(self, solved: dict[Node, Combination], product: tuple[Node, Node, Node]) -> None:
+        """Use c - a - b = 0 to express one representative by the others, here and wherever it occurs."""
+        c, a, b = product
+        left: Combination = {}
+        for node, sign in ((c, 1), (a, -1), (b, -1)):
+            _add(left, self._expressed(node, solved), Fraction(sign))
+        if not left:
+            return
+        lead = next((r for r in (self._root(n)[0] for n in (b, c, a)) if r in left), next(iter(left)))
+        share = left.pop(lead)
+        solved[lead] = {node: -x / share for node, x in left.items()}
+        for other in solved.values():
+            if lead in other:
+                _add(other, solved[lead], other.pop(lead))
+
+    def _expressed(self, node: Node, solved: dict[Node, Combination]) -> Combination:
+        root, sign = self._root(node)
+        if root in self._zero:
+            return {}
+        return {n: sign * x for n, x in solved.get(root, {root: Fraction(1)}).items()}
+
     def _settle(self, c: Node, a: Node, b: Node) -> bool:
         """Use a product once one of its three is known to be zero."""
         if self.is_zero(a):
@@ -90,3 +133,10 @@ class Exponents:
             sign *= step
             self._parent[below] = (node, sign)
         return node, sign
+
+
+def _add(total: Combination, more: Combination, times: Fraction) -> None:
+    for node, x in more.items():
+        total[node] = total.get(node, Fraction(0)) + times * x
+        if not total[node]:
+            del total[node]
