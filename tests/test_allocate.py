@@ -104,9 +104,7 @@ def test_equal_to_brute_force(seed: int) -> None:
     assert found == allocate(costs, values, budget, tied)
 
 
-sizes = st.lists(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=4), min_size=1, max_size=6
-)
+rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=4)
 
 
 @settings(max_examples=100, deadline=None)
@@ -134,17 +132,44 @@ def test_a_budget_of_bytes_is_kept_to_the_byte() -> None:
         assert found.value == pytest.approx(brute_force(costs, values, budget, []))
 
 
-def test_many_items() -> None:
-    rng = np.random.default_rng(0)
-    bytes_ = rng.integers(1000, 4_000_000, 400)
-    costs = [[b * bits / 32 for bits in (2, 3, 4, 8)] for b in bytes_]
-    values = [[float(s * 4.0**-bits) for bits in (2, 3, 4, 8)] for s in np.exp(3 * rng.normal(size=400))]
-    budget = 0.12 * float(bytes_.sum())
-    found = allocate(costs, values, budget)
+def dynamic_programme(costs: np.ndarray, values: np.ndarray, budget: int) -> float:
+    """The least value for every whole cost up to the budget, item by item."""
+    best = np.zeros(budget + 1)
+    for cost, value in zip(costs, values):
+        rows = [np.concatenate([np.full(c, math.inf), best[: budget + 1 - c]]) + v for c, v in zip(cost, value)]
+        best = np.min(rows, axis=0)
+    return float(best[-1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_items(seed: int) -> None:
+    """Bits of 120 layers; damages fall fourfold a bit and differ by orders of magnitude between layers."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(5, 200, 120)
+    costs = np.stack([blocks * bits for bits in (2, 3, 4, 8)], axis=1)
+    values = np.exp(2 * rng.normal(size=(120, 1))) * 4.0 ** -np.array([2, 3, 4, 8])
+    budget = int(3.7 * blocks.sum())
+    found = allocate(costs.tolist(), values.tolist(), budget)
     assert found.exact
     assert found.cost <= budget
-    assert len(set(found.options)) == 4
-    assert found.value < min(sum(row[j] for row in values) for j in (0, 1))
+    assert found.value == pytest.approx(dynamic_programme(costs, values, budget), rel=1e-9)
+
+
+def test_small_damages_count_beside_large_ones() -> None:
+    """One hopeless layer does not make the choice among the others arbitrary."""
+    rng = np.random.default_rng(0)
+    values = [[1.0, 0.9]] + [[float(v), 0.0] for v in rng.uniform(1e-8, 2e-8, 14)]
+    costs = [[0.0, 9.0]] + [[0.0, float(c)] for c in rng.uniform(0.5, 1.5, 14)]
+    for budget in (2.3, 4.1, 5.7):
+        assert allocate(costs, values, budget).value == pytest.approx(brute_force(costs, values, budget, []), rel=1e-12)
+
+
+@pytest.mark.parametrize("excess", [3e-7, 1e-8, 1e-9])
+def test_a_tiny_excess_is_an_excess(excess: float) -> None:
+    costs = [[0.0, 0.3], [0.0, 0.7 + excess], [0.0, 0.55]]
+    values = [[4.5, 0.0], [5.0, 0.0], [1.0, 0.0]]
+    assert allocate(costs, values, 1.0).options == (1, 0, 1)
+    assert allocate(costs, values, 1.0 + excess).options == (1, 1, 0)
 
 
 def test_what_cannot_be_had() -> None:
