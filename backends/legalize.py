@@ -8,7 +8,7 @@ as it is if the runtime can run it, and the report says so; else lowering refuse
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from ..ir.rewrite import Rewriter
 from ..ir.rows import sliced_rows
 from ..ir.types import TensorType
 from .legalize_blocks import BlockedWeight, BlockRows, blocked_weight, row_scales, row_zeros
+from .legalize_int8 import RULES as INT8_RULES
 from .legalize_stored import store
 from .targets import OrtTarget, parse_target
 
@@ -280,9 +281,10 @@ def _own_table(work: _Work, op: Op, weight: BlockedWeight, indices: Value) -> Se
 Rule = Callable[[_Work, Op], bool]
 #: Products first: an embedding whose table is also a matrix then shares the matrix's layout.
 #: What no kernel reads is widened when the model is loaded.
-STAGES: tuple[dict[str, Rule], ...] = (
+STAGES: tuple[Mapping[str, Rule], ...] = (
     {"MatMul": _matmul, "Gemm": _gemm},
     {"Gather": _gather, "Slice": _slice},
+    INT8_RULES,
     {"DequantizeLinear": store},
 )
 

@@ -17,6 +17,8 @@ BUILTIN: dict[str, str] = {
     "simplify": "mlc.passes.rewrite.simplify:Simplify",
     "prune": "mlc.passes.prune.structured:Prune",
     "int4": "mlc.passes.quantize.int4:Int4",
+    "weights": "mlc.passes.quantize.weight_only:Weights",
+    "int8": "mlc.passes.quantize.int8.int8:Int8",
     "fp16": "mlc.passes.quantize.fp16:Fp16",
 }
 
