@@ -90,10 +90,12 @@ def _matmul(work: Work, op: Op) -> bool:
     assert a is not None
     assert b is not None
     addition = _bias_addition(op, b)
-    last = op if addition is None else addition[0]
-    bias = None if addition is None else addition[1]
-    value, kernel = _product(work, op, a, b, bias)
-    work.rw.replace(last, [value])
+    value, kernel = _product(work, op, a, b, None if addition is None else addition[1])
+    if addition is not None:
+        work.rw.replace(addition[0], [value])
+        work.rw.erase(op)
+    else:
+        work.rw.replace(op, [value])
     work.done(op, kernel)
     return True
 
