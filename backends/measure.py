@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from .targets import cpu_flags
+from .machine import cpu_name, kernel_flags
 
 BLOCKS = 20
 WARM_UPS = 5
 BIAS = 0.03  # two sessions of one file differ by up to so much
 _BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
 _BOOTSTRAP = 2000
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "sve2")
-_CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
 
 
@@ -73,6 +70,21 @@ def interleaved(
     return Timing(float(a_ms), float(b_ms), float(np.median(ratios)), float(low), float(high), blocks, threads)
 
 
+def medians(
+    models: Sequence[Runnable], feeds: Sequence[Mapping[str, Any]], *, blocks: int, seconds: float
+) -> list[float]:
+    """CPU seconds of one run of each model on its own feeds: blocks of all in turn, each at least `seconds` long."""
+    repeats = []
+    for model, feed in zip(models, feeds):
+        model.run(feed)
+        repeats.append(max(1, int(seconds / max(_cpu_seconds(model, feed, 1), 1e-6))))
+    times = np.empty((blocks, len(models)))
+    for block in range(blocks):
+        for which, (model, feed) in enumerate(zip(models, feeds)):
+            times[block, which] = _cpu_seconds(model, feed, repeats[which])
+    return [float(t) for t in np.median(times, axis=0)]
+
+
 def _repeats(model: Runnable, feeds: Mapping[str, Any]) -> int:
     return max(1, int(_BLOCK_SECONDS / max(_cpu_seconds(model, feeds, 1), 1e-6)))
 
@@ -87,10 +99,9 @@ def _cpu_seconds(model: Runnable, feeds: Mapping[str, Any], repeats: int) -> flo
 
 def environment() -> dict[str, Any]:
     """CPU, instruction sets and library versions: what a measurement depends on."""
-    flags = cpu_flags()
     return {
-        "cpu": _cpu_name(),
-        "isa": [f for f in _FLAGS if f in flags],
+        "cpu": cpu_name(),
+        "isa": kernel_flags(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -103,12 +114,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    found = {}
-    if _CPU_INFO.exists():
-        lines = (line.partition(":") for line in _CPU_INFO.read_text().splitlines())
-        found = {key.strip(): value.strip() for key, _, value in lines}
-    family = f"family {found['cpu family']} model {found['model']}" if "cpu family" in found else ""
-    return f"{found.get('model name') or platform.processor() or 'unknown'} {family}".strip()

@@ -6,19 +6,21 @@ rows that docs/targets.md shows.
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..ir.core import Op
 from ..ir.errors import Code, error
+from .costs import CostTable, Key, assumed_costs, known_costs, read
+from .costs_of_ops import job_of
+from .machine import Isa, detect_isa
 
 Level = Literal["native", "emulated", "no"]
 Form = Literal["float", "static", "dynamic", "blocks", "stored", "fp16"]  # passes/ports.py says what they mean
-Isa = Literal["auto", "vnni", "avx2", "neon", "portable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ ORT_CPU: tuple[Row, ...] = (
     Row("*", "fp16", "native", "Cast, folded when the model is loaded", "graph optimizations basic or higher"),
 )
 _BLOCKS = (16, 32, 64, 128, 256)
+_COSTS_OF: Mapping[Form, Form] = {"stored": "float", "fp16": "float"}  # they are floats once they are loaded
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class OrtTarget:
     threads: int = 1
     isa: Isa = "auto"
     name: str = "ort(cpu)"
+    costs_from: str = "auto"  # auto: measured on this machine, else assumed; assumed; or a file
 
     rows = ORT_CPU
 
@@ -109,8 +113,38 @@ class OrtTarget:
         return Support(row.level, row.reason, row.kernel)
 
     def seconds(self, op: Op, form: Form, dims: Mapping[str, int], *, bits: int = 8, block: int = 0) -> float | None:
-        """CPU time of one run of the op; None where nothing is known."""
-        return None
+        """CPU seconds of one run of the op in a form; `dims` are the sizes of symbolic dimensions.
+
+        Static products include the rounding of their input and yield floats; other static ops read and yield codes.
+        None where a size is unknown or the form was not measured.
+        """
+        job = job_of(op, dims)
+        if job is None:
+            return None
+        held = _COSTS_OF.get(form, form)
+        key = Key(job.series, held, bits, block) if held == "blocks" else Key(job.series, held)
+        found = self.costs.seconds(key, job.sizes)
+        return None if found is None else found * job.factor
+
+    def boundary(self, elements: int) -> float:
+        """CPU seconds of rounding so many elements to codes and of widening them again."""
+        sizes = {"elements": elements}
+        parts = (self.costs.seconds(Key(op, "static"), sizes) for op in ("QuantizeLinear", "DequantizeLinear"))
+        return sum(p for p in parts if p is not None)
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """The cost table that answers, read when it is first asked. Errors: NOT_FOUND, BAD_TARGET."""
+        if self.costs_from == "assumed" or (self.costs_from == "auto" and self.known_isa != detect_isa()):
+            return assumed_costs(self.known_isa)
+        if self.costs_from == "auto":
+            return known_costs(self.threads, self.known_isa)
+        return read(Path(self.costs_from), "given")
+
+    @property
+    def asked_costs(self) -> CostTable | None:
+        """The cost table, if anything was decided by it."""
+        return vars(self).get("costs")
 
     def _row(self, kind: str, form: str) -> Row | None:
         rows = [r for r in self.rows if r.form == form and r.op in (kind, "*")]
@@ -123,29 +157,8 @@ class OrtTarget:
     def __str__(self) -> str:
         given = [f"threads={self.threads}"] if self.threads != 1 else []
         given += [f"isa={self.isa}"] if self.isa != "auto" else []
+        given += [f"costs={self.costs_from}"] if self.costs_from != "auto" else []
         return f"ort({', '.join(['cpu', *given])})"
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction-set flags of this CPU; empty where the system does not list them."""
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
-    return frozenset(found.group(1).split()) if found else frozenset()
-
-
-def detect_isa(flags: frozenset[str] | None = None) -> Isa:
-    """The fastest instruction set for 8-bit dot products that this machine has."""
-    known = cpu_flags() if flags is None else flags
-    if known & {"avx512_vnni", "avx_vnni"}:
-        return "vnni"
-    if "avx2" in known:
-        return "avx2"
-    if "asimd" in known or (flags is None and platform.machine() in ("aarch64", "arm64")):
-        return "neon"
-    return "portable"
 
 
 def parse_target(text: str) -> OrtTarget:
@@ -157,7 +170,7 @@ def parse_target(text: str) -> OrtTarget:
     if name != "ort":
         planned = " yet" if name in ("tvm", "edge") else ""
         raise _bad(text, f"there is no target {name!r}{planned}")
-    threads, isa = 1, "auto"
+    threads, isa, costs = 1, "auto", "auto"
     for part in (p.strip() for p in inside.split(",") if p.strip()):
         key, _, value = (x.strip() for x in part.partition("="))
         if part == "cpu":
@@ -166,13 +179,17 @@ def parse_target(text: str) -> OrtTarget:
             threads = int(value)
         elif key == "isa" and value in get_args(Isa):
             isa = value
+        elif key == "costs" and (value in ("auto", "assumed") or value.endswith(".json")):
+            costs = value
         else:
             raise _bad(text, f"it has no argument {part!r}")
-    return OrtTarget(threads, isa)  # type: ignore[arg-type]
+    return OrtTarget(threads, isa, costs_from=costs)  # type: ignore[arg-type]
 
 
 def _bad(text: str, why: str) -> Exception:
     choices = "|".join(get_args(Isa))
     return error(
-        Code.BAD_TARGET, f"target {text!r}: {why}", help=f"write ort(cpu), or ort(cpu, threads=N, isa={choices})"
+        Code.BAD_TARGET,
+        f"target {text!r}: {why}",
+        help=f"write ort(cpu), or ort(cpu, threads=N, isa={choices}, costs=auto|assumed|FILE.json)",
     )

@@ -15,10 +15,11 @@ from kit.net import Net
 from kit.real import RealModel, real_models
 
 from mlc.backends.agreement import Agreement, AgreementMeter
+from mlc.backends.machine import cpu_flags, detect_isa
 from mlc.backends.measure import environment, interleaved
 from mlc.backends.ort import Session
 from mlc.backends.probe import synthetic
-from mlc.backends.targets import ORT_CPU, cpu_flags, detect_isa
+from mlc.backends.targets import ORT_CPU
 from mlc.frontends.onnx import load
 from mlc.ir.core import Module
 from mlc.ir.dtypes import DType

@@ -1,0 +1,187 @@
+"""`mlc calibrate`: measures what operators cost on this machine, once.
+
+Every point of a grid times all forms of one operator in turn (blocks of each, medians, CPU time), so that what the
+machine does meanwhile hits all of them alike. Convolutions are timed in chains of two lengths, whose difference is free
+of what the ends of a model cost; of everything else the time of an almost empty model is subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import calibrate_models as models
+from .costs import CostTable, Key, Series, machine
+from .measure import medians
+from .ort import Session
+from .targets import OrtTarget
+
+_LEAST = 2e-7  # seconds: below this, differences are noise
+_CHAIN = 3
+Advance = Callable[[str, int, int], None]
+Axes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which sizes are measured, and how carefully."""
+
+    rows: tuple[int, ...]
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+    sides: tuple[int, ...]  # of images
+    elements: tuple[int, ...]  # multiples of 1024
+    products: tuple[Key, ...]
+    blocks: int
+    seconds: float  # of a block
+
+
+def _nbits(bits: int, block: int) -> Key:
+    return Key("MatMul", "blocks", bits, block)
+
+
+_FLOAT, _STATIC, _DYNAMIC = (Key("MatMul", form) for form in ("float", "static", "dynamic"))
+_BLOCKS = tuple(_nbits(*n) for n in ((2, 32), (4, 32), (4, 64), (4, 128), (8, 32), (8, 128)))
+_SIGNED = Key("MatMul", "static_s8s8")  # for the record: no pass chooses it
+
+FULL = Grid(
+    rows=(1, 8, 32, 128, 512),
+    depths=(64, 384, 1536, 3072),
+    channels=(16, 64, 256),
+    sides=(7, 28, 56),
+    elements=(4 << 10, 64 << 10, 1 << 20),
+    products=(_FLOAT, _STATIC, _SIGNED, _DYNAMIC, *_BLOCKS),
+    blocks=7,
+    seconds=3e-3,
+)
+QUICK = Grid(
+    rows=(1, 32, 256),
+    depths=(256, 1536),
+    channels=(32, 128),
+    sides=(7, 28),
+    elements=(4 << 10, 256 << 10),
+    products=(_FLOAT, _STATIC, _DYNAMIC, _nbits(4, 32), _nbits(4, 128), _nbits(8, 32)),
+    blocks=5,
+    seconds=2e-3,
+)
+
+
+def calibrate(target: OrtTarget, grid: Grid = FULL, *, advance: Advance | None = None) -> CostTable:
+    """Measure the costs of `target` on this machine. Takes one to two minutes with `FULL`, about 20 s with `QUICK`."""
+    work = _Calibration(grid, target.threads, advance or (lambda what, done, total: None))
+    series = {**work.products(), **work.convolutions(), **work.glue()}
+    return CostTable(series, machine(target.threads))
+
+
+class _Calibration:
+    def __init__(self, grid: Grid, threads: int, advance: Advance) -> None:
+        self.grid, self.threads, self.advance = grid, threads, advance
+        self._done = 0
+        pairs = len(grid.depths) ** 2
+        self._total = pairs + 3 * len(grid.channels) + len(models.GLUE) + 2
+
+    def products(self) -> dict[Key, Series]:
+        """Matrix products of all forms, rows x depth x width."""
+        axes: Axes = (("M", self.grid.rows), ("K", self.grid.depths), ("N", self.grid.depths))
+        found = {key: np.zeros([len(sizes) for _, sizes in axes]) for key in self.grid.products}
+        for k, depth in enumerate(self.grid.depths):
+            for n, width in enumerate(self.grid.depths):
+                sessions = [self._session(_product(key, depth, width)) for key in found]
+                for m, rows in enumerate(self.grid.rows):
+                    feed = {"x": models.random(0, rows, depth)}
+                    for key, seconds in zip(found, self._alone(sessions, [feed] * len(sessions))):
+                        found[key][m, k, n] = seconds
+                self._step("MatMul")
+        return {key: Series(axes, _rising(seconds)) for key, seconds in found.items()}
+
+    def convolutions(self) -> dict[Key, Series]:
+        """Convolutions as floats and as codes, channels x positions."""
+        axes: Axes = (("channels", self.grid.channels), ("positions", tuple(s * s for s in self.grid.sides)))
+        found: dict[Key, Series] = {}
+        for kind, area in (("pointwise", 1), ("dense", 9), ("depthwise", 9)):
+            name = f"Conv/{kind}"
+            times = {Key(name, form): np.zeros([len(sizes) for _, sizes in axes]) for form in ("float", "static")}
+            for c, channels in enumerate(self.grid.channels):
+                groups = channels if kind == "depthwise" else 1
+                for p, seconds in enumerate(self._convs(channels, area, groups)):
+                    for key, found_seconds in zip(times, seconds):
+                        times[key][c, p] = found_seconds
+                self._step(name)
+            found |= {key: Series(axes, _rising(_rising(t).T).T) for key, t in times.items()}
+        return found
+
+    def _convs(self, channels: int, area: int, groups: int) -> Iterator[list[float]]:
+        """Seconds of one convolution as floats and as codes, for images of each size."""
+        forms = (models.float_convs, models.static_convs)
+        sessions = [self._session(made(channels, area, groups, n)) for made in forms for n in (1, _CHAIN)]
+        for side in self.grid.sides:
+            x = models.random(0, 1, channels, side, side)
+            feeds = [{"x": x}] * 2 + [{"x": _to_codes(x)}] * 2
+            short_float, long_float, short_codes, long_codes = self._times(sessions, feeds)
+            pairs = ((short_float, long_float), (short_codes, long_codes))
+            yield [max(_LEAST, (long - short) / (_CHAIN - 1)) for short, long in pairs]
+
+    def glue(self) -> dict[Key, Series]:
+        """Everything else by its elements."""
+        axes: Axes = (("elements", self.grid.elements),)
+        found: dict[Key, Series] = {}
+        for kind in (*models.GLUE, "QuantizeLinear", "DequantizeLinear"):
+            keys = (Key(kind, "float"), Key(kind, "static")) if kind in models.GLUE else (Key(kind, "static"),)
+            graphs = [_glue(key) for key in keys]
+            sessions = [self._session(g) for g in graphs]
+            times = []
+            for elements in self.grid.elements:
+                x = models.random(0, 1, 16, 64, elements // 1024)
+                typed = [x if s.input_types["x"] == "tensor(float)" else _to_codes(x) for s in sessions]
+                times.append(self._alone(sessions, [{"x": t} for t in typed]))
+            found |= {key: Series(axes, _rising(np.array(column))) for key, column in zip(keys, zip(*times))}
+            self._step(kind)
+        return found
+
+    def _session(self, model: bytes) -> Session:
+        return Session(model, threads=self.threads)
+
+    def _times(self, sessions: Sequence[Session], feeds: Sequence[Mapping[str, Any]]) -> list[float]:
+        return medians(sessions, feeds, blocks=self.grid.blocks, seconds=self.grid.seconds)
+
+    def _alone(self, sessions: Sequence[Session], feeds: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Seconds of each session without what a call costs."""
+        empty = self._session(models.nothing())
+        call, *found = self._times([empty, *sessions], [{"x": models.random(0, 1, 1)}, *feeds])
+        return [max(_LEAST, seconds - call) for seconds in found]
+
+    def _step(self, what: str) -> None:
+        self._done += 1
+        self.advance(what, self._done, self._total)
+
+
+def _product(key: Key, depth: int, width: int) -> bytes:
+    made: Mapping[str, Callable[[int, int], bytes]] = {
+        "float": models.float_product,
+        "static": models.static_product,
+        "static_s8s8": partial(models.static_product, signed=True),
+        "dynamic": models.dynamic_product,
+        "blocks": partial(models.blocks_product, bits=key.bits, block=key.block),
+    }
+    return made[key.form](depth, width)
+
+
+def _glue(key: Key) -> bytes:
+    if key.op not in models.GLUE:
+        return models.boundary(key.op)
+    return models.float_glue(key.op) if key.form == "float" else models.static_glue(key.op)
+
+
+def _to_codes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    codes: np.ndarray[Any, Any] = np.clip(np.rint(x * 50) + 128, 0, 255).astype(np.uint8)
+    return codes
+
+
+def _rising(seconds: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Times that do not fall as the first axis grows: more rows are never less work, whatever the clock says."""
+    rising: np.ndarray[Any, Any] = np.maximum.accumulate(seconds, axis=0)
+    return rising

@@ -1,0 +1,104 @@
+"""Which series of a cost table an op belongs to, and its sizes: the table knows products and sizes, not graphs.
+
+| op | series | sizes |
+|---|---|---|
+| MatMul, Gemm with a matrix as weight | MatMul | M rows, K depth, N width |
+| Conv | Conv/pointwise, /dense (3 x 3), /depthwise (3 x 3) | channels (the geometric mean of a group's inputs and outputs), positions of the result |
+| Add, Mul, Sigmoid, pools, Quantize-, DequantizeLinear, ... | their own | elements |
+
+Kernels of another area than 3 x 3 and several groups are scaled by the work. Static products include the rounding of
+their input and yield floats; all other static ops read codes and yield codes.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..ir import dims as _dims
+from ..ir.core import Op, Value
+from ..ir.dims import Dim
+from ..ir.types import TensorType
+
+_MEASURED_AREA = 9
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A series, the sizes to look up in it, and how often that much work is done."""
+
+    series: str
+    sizes: Mapping[str, float]
+    factor: float = 1.0
+
+
+def job_of(op: Op, dims: Sizes) -> Job | None:
+    """What to look up for an op where symbolic dimensions have the sizes `dims`; None where that is not known."""
+    rule = _RULES.get(op.kind)
+    return rule(op, dims) if rule is not None else None
+
+
+def _shape(value: Value | None, dims: Sizes) -> tuple[int, ...] | None:
+    if value is None or not isinstance(value.type, TensorType):
+        return None
+    sizes = [_size(d, dims) for d in value.type.shape]
+    return tuple(n for n in sizes if n is not None) if None not in sizes else None
+
+
+def _size(dim: Dim, dims: Sizes) -> int | None:
+    return _dims.evaluate(dim, dims)
+
+
+def _matmul(op: Op, dims: Sizes) -> Job | None:
+    a, b = (_shape(op.operand(i), dims) for i in (0, 1))
+    if a is None or b is None or len(b) != 2:
+        return None
+    return Job("MatMul", {"M": math.prod(a[:-1]), "K": b[0], "N": b[1]})
+
+
+def _gemm(op: Op, dims: Sizes) -> Job | None:
+    a, b = (_shape(op.operand(i), dims) for i in (0, 1))
+    if a is None or b is None:
+        return None
+    rows = a[1] if op.attrs.get("transA", 0) else a[0]
+    depth, width = reversed(b) if op.attrs.get("transB", 0) else b
+    return Job("MatMul", {"M": rows, "K": depth, "N": width})
+
+
+def _conv(op: Op, dims: Sizes) -> Job | None:
+    w, y = _shape(op.operand(1), dims), _shape(op.result, dims)
+    if w is None or y is None or len(w) < 3:
+        return None
+    groups = op.attrs.get("group", 1)
+    assert isinstance(groups, int)
+    area = math.prod(w[2:])
+    positions = y[0] * math.prod(y[2:])
+    if w[1] == 1 and groups > 1:
+        return Job("Conv/depthwise", {"channels": w[0], "positions": positions}, area / _MEASURED_AREA)
+    sizes = {"channels": math.sqrt(w[1] * w[0] / groups), "positions": float(positions)}
+    if area == 1:
+        return Job("Conv/pointwise", sizes, groups)
+    return Job("Conv/dense", sizes, groups * area / _MEASURED_AREA)
+
+
+def _elements(op: Op, dims: Sizes) -> Job | None:
+    """Elements of the result."""
+    y = _shape(op.result, dims)
+    return Job(op.kind, {"elements": math.prod(y)}) if y is not None else None
+
+
+def _read_elements(op: Op, dims: Sizes) -> Job | None:
+    x = _shape(op.operand(0), dims)
+    return Job(op.kind, {"elements": math.prod(x)}) if x is not None else None
+
+
+_RULES: Mapping[str, Callable[[Op, Sizes], Job | None]] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Conv": _conv,
+    **dict.fromkeys(("Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "Softmax"), _elements),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _elements),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "MaxPool"), _read_elements),
+}
