@@ -170,6 +170,14 @@ def _(n: Net) -> Module:
     return n.done(n.op("Mul", [once, n.const(np.float32(0.7))]))
 
 
+@refused("equal-scale", SkipCode.HURTS, "ends a Gelu")
+def _(n: Net) -> Module:
+    x = n.input("x", F32, 3)
+    bell = n.op("Erf", [n.op("Div", [x, n.const(np.float32(np.sqrt(2)))])])
+    gelu = n.op("Mul", [n.op("Mul", [x, n.op("Add", [bell, n.const(ones(1))])]), n.const(np.float32(0.5))])
+    return n.done(n.op("Mul", [gelu, n.const(np.arange(1, 4, dtype=np.float32))]))
+
+
 @refused("gather-concat", SkipCode.NOT_CONSTANT, "not known")
 def _(n: Net) -> Module:
     joined = n.op("Concat", [n.input("x", F32, Sym("N"), 2), n.input("y", F32, Sym("M"), 2)], attrs={"axis": 0})

@@ -46,12 +46,24 @@ def _check(site: Site) -> Refusal | None:
         return Refusal(SkipCode.DTYPE, "integer division rounds")
     if shape(site.op.result) is None or shape(site["x"]) is None:
         return Refusal(SkipCode.NOT_CONSTANT, "the rank is not known")
+    if _ends_gelu(site.node("inner")):
+        return Refusal(SkipCode.HURTS, "the inner factor ends a Gelu, which runtimes recognise by it")
     merged = _merged(site)
     if kind.is_float and not np.isfinite(merged).all():
         return Refusal(SkipCode.HURTS, "the merged constant would not be finite")
     gone = [site.op, site.node("inner")]
     new = constant_bytes(merged.nbytes, merged.ndim, _name(site)) + node_bytes(site.op)
     return grows(new + (20 if site.op.kind == "Div" else 0), gone)
+
+
+def _ends_gelu(op: Op) -> bool:
+    """Whether the op is the last of x * (1 + erf(x / sqrt 2)) * 0.5."""
+    sums = [s for product in _made_by(op, "Mul") for s in _made_by(product, "Add")]
+    return op.kind == "Mul" and any(_made_by(s, "Erf") for s in sums)
+
+
+def _made_by(op: Op, kind: str) -> list[Op]:
+    return [v.op for v in op.operands if v is not None and v.op is not None and v.op.kind == kind]
 
 
 def _build(site: Site) -> list[Value | None] | None:
