@@ -12,6 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import onnx
+import onnx.version_converter
 import quantize_data as data
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -57,11 +59,21 @@ class _Reader(CalibrationDataReader):
         return None if row is None else dict(row)
 
 
+def _raised(model: Path, out: Path) -> str:
+    """The model in an opset that knows scales per channel (13): the quantizer does not raise it by itself."""
+    found = onnx.load(model)
+    if next(o.version for o in found.opset_import if not o.domain) >= 13:
+        return str(model)
+    raised = out.with_suffix(".raised.onnx")
+    onnx.save(onnx.version_converter.convert_version(found, 17), raised)
+    return str(raised)
+
+
 def static(model: Path, samples: Path, out: Path, setting: Static, exclude: Sequence[str] = ()) -> Path:
     """Quantized by `quantize_static` after its `quant_pre_process`."""
     logging.getLogger().setLevel(logging.ERROR)
     prepared = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    quant_pre_process(_raised(model, out), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
         str(out),
