@@ -2,8 +2,8 @@
 
     python benchmarks/quantize_transformers.py [--model ppocrv4_rec smollm2_135m] [--recipe RECIPE ...]
 
-Agreement: cosine of each sample's output to the float model's (PP-OCRv4: the scores of a line's characters; SmolLM2: the
-logits of 128 tokens), on samples never seen. Speed: against the original file, one thread, batch 1, CPU time.
+Agreement: cosine of each sample's output to the float model's (PP-OCRv4: the scores of a line's characters; SmolLM2:
+the logits of 128 tokens), on samples never seen. Speed: against the original file, one thread, batch 1, CPU time.
 """
 
 from __future__ import annotations
