@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..ir.cleanup import drop_dead
 from ..ir.constants import Constant
 from ..ir.core import Graph, Module, Op, Value
 from ..ir.dtypes import DType
@@ -73,7 +74,7 @@ def legalize(module: Module, target: OrtTarget | None = None) -> Lowered:
             rule = rules.get(op.kind)
             if rule is not None and op.parent is not None:
                 rule(work, op)
-        _sweep(work.rw)
+        drop_dead(work.rw)
     _check_rest(work)
     if any(op.domain == "com.microsoft" for op in work.module.walk()):
         work.module.opsets.setdefault("com.microsoft", 1)
@@ -290,17 +291,6 @@ STAGES: tuple[Mapping[str, Rule], ...] = (
 
 
 # -- what is left ------------------------------------------------------------------------------------------------------
-
-
-def _sweep(rw: Rewriter) -> None:
-    """Drop what lowering left without readers."""
-    for graph in reversed(list(rw.module.graph.graphs())):
-        for op in reversed(list(graph.ops)):
-            if op.kind in ("DequantizeLinear", "Transpose", "Cast") and not any(v.uses for v in op.results):
-                rw.erase(op)
-    for value in list(rw.module.constants.values()):
-        if not value.uses:
-            rw.drop_constant(value)
 
 
 def _check_rest(work: _Work) -> None:

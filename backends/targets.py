@@ -48,35 +48,53 @@ class Row:
     bits: tuple[int, ...] = (4,)
 
 
-_SLOW = "there is no 4-bit kernel for it: the weight would be widened on every run"
+_STORAGE = {3: 4, 6: 8}  # bits that are stored in wider ones
+_BITS = (2, 3, 4, 6, 8)
+_SLOW = "there is no kernel for its codes: the weight would be widened on every run"
+_MS = "com.microsoft::"
+_MATRIX = "a constant matrix on the right, no factors (Gemm)"
+_ALL = "operands and result in codes"
+_ONE_GRID = "operand and result on one grid"
+_ROUNDED = "it would be computed from floats that were rounded to codes and back"
 
-#: ONNX Runtime, CPU execution provider.
+#: What only moves or picks elements, and so does the same to codes.
+_VIEWS = (
+    *("MaxPool", "ReduceMax", "ReduceMin", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split"),
+    *("Gather", "GatherElements", "DepthToSpace", "Expand", "Tile", "Identity", "Pad"),
+)
+
+#: ONNX Runtime, CPU execution provider. tests/test_targets.py holds the rows against the runtime.
 ORT_CPU: tuple[Row, ...] = (
-    Row("MatMul", "blocks", "native", "com.microsoft::MatMulNBits", "a constant matrix on the right"),
-    Row("Gemm", "blocks", "native", "com.microsoft::MatMulNBits + Add", "a constant matrix as B"),
-    Row("Gather", "blocks", "native", "com.microsoft::GatherBlockQuantized", "a constant table, axis 0"),
-    Row("Slice", "blocks", "native", "com.microsoft::GatherBlockQuantized + Range", "rows of a constant table"),
-    Row("Conv", "blocks", "no", reason=f"Conv: {_SLOW}"),
-    Row("ConvTranspose", "blocks", "no", reason=f"ConvTranspose: {_SLOW}"),
-    Row("LSTM", "blocks", "no", reason=f"LSTM: {_SLOW}"),
-    Row("GRU", "blocks", "no", reason=f"GRU: {_SLOW}"),
-    Row("RNN", "blocks", "no", reason=f"RNN: {_SLOW}"),
+    Row("MatMul", "blocks", "native", f"{_MS}MatMulNBits", "a constant matrix on the right", bits=_BITS),
+    Row("Gemm", "blocks", "native", f"{_MS}MatMulNBits + Add", "a constant matrix as B", bits=_BITS),
+    Row("Gather", "blocks", "native", f"{_MS}GatherBlockQuantized", "a constant table, axis 0", bits=_BITS),
+    Row("Slice", "blocks", "native", f"{_MS}GatherBlockQuantized + Range", "rows of a constant table", bits=_BITS),
     Row("*", "blocks", "no", reason=_SLOW),
-    Row("MatMul", "static", "native", "com.microsoft::MatMulIntegerToFloat", "scales from data"),
-    Row("Gemm", "static", "native", "com.microsoft::QGemm", "scales from data"),
-    Row("Conv", "static", "native", "QLinearConv", "scales from data"),
-    Row("Add", "static", "native", "com.microsoft::QLinearAdd", "both sides and the result in 8 bits"),
-    Row("Mul", "static", "native", "com.microsoft::QLinearMul", "both sides and the result in 8 bits"),
-    Row("Concat", "static", "native", "com.microsoft::QLinearConcat"),
-    Row("AveragePool", "static", "native", "com.microsoft::QLinearAveragePool"),
-    Row("GlobalAveragePool", "static", "native", "com.microsoft::QLinearGlobalAveragePool"),
-    Row("Sigmoid", "static", "native", "com.microsoft::QLinearSigmoid"),
-    Row("LeakyRelu", "static", "native", "com.microsoft::QLinearLeakyRelu"),
-    Row("Softmax", "static", "native", "com.microsoft::QLinearSoftmax"),
-    Row("MatMul", "dynamic", "native", "com.microsoft::DynamicQuantizeMatMul"),
-    Row("Gemm", "dynamic", "native", "com.microsoft::DynamicQuantizeMatMul + Add"),
-    Row("Conv", "dynamic", "no", reason="ConvInteger is slower than Conv in floats"),
-    Row("*", "stored", "native", "Cast and Mul, folded when the model is loaded", "graph optimizations on"),
+    Row("Conv", "static", "native", "QLinearConv", "the result in codes"),
+    Row("MatMul", "static", "native", f"{_MS}MatMulIntegerToFloat", _MATRIX),
+    Row("Gemm", "static", "native", f"{_MS}MatMulIntegerToFloat", _MATRIX),
+    Row("Add", "static", "native", f"{_MS}QLinearAdd", _ALL),
+    Row("Mul", "static", "native", f"{_MS}QLinearMul", _ALL),
+    Row("Where", "static", "native", f"{_MS}QLinearWhere", _ALL),
+    Row("Concat", "static", "native", f"{_MS}QLinearConcat", _ALL),
+    Row("AveragePool", "static", "native", f"{_MS}QLinearAveragePool", _ALL),
+    Row("GlobalAveragePool", "static", "native", f"{_MS}QLinearGlobalAveragePool", _ALL),
+    Row("Sigmoid", "static", "native", f"{_MS}QLinearSigmoid", _ALL),
+    Row("LeakyRelu", "static", "native", f"{_MS}QLinearLeakyRelu", _ALL),
+    Row("Relu", "static", "native", "none: the rounding behind it does its work", "0 is the least code"),
+    Row(
+        "Clip", "static", "native", "none: the rounding behind it does its work", "its bounds are the ends of the codes"
+    ),
+    *(Row(op, "static", "native", f"{op} of codes", _ONE_GRID) for op in _VIEWS),
+    Row("Resize", "static", "native", "Resize of codes", f"mode nearest, {_ONE_GRID}"),
+    Row("Softmax", "static", "no", reason=f"{_MS}QLinearSoftmax is 8 times slower than Softmax of floats"),
+    Row("ConvTranspose", "static", "no", reason="there is no ConvTranspose of codes"),
+    Row("*", "static", "no", reason=_ROUNDED),
+    Row("MatMul", "dynamic", "native", f"{_MS}DynamicQuantizeMatMul", _MATRIX),
+    Row("Gemm", "dynamic", "native", f"{_MS}DynamicQuantizeMatMul", _MATRIX),
+    Row("Conv", "dynamic", "no", reason="ConvInteger is slower than Conv of floats"),
+    Row("*", "dynamic", "no", reason="there is no kernel that rounds its input on the run"),
+    Row("*", "stored", "native", "Cast and Mul, folded at load", "graph optimizations basic or higher"),
     Row("*", "fp16", "native", "Cast, folded when the model is loaded", "graph optimizations basic or higher"),
 )
 _BLOCKS = (16, 32, 64, 128, 256)
@@ -122,7 +140,7 @@ class OrtTarget:
         if job is None:
             return None
         held = _COSTS_OF.get(form, form)
-        key = Key(job.series, held, bits, block) if held == "blocks" else Key(job.series, held)
+        key = Key(job.series, held, _STORAGE.get(bits, bits), block) if held == "blocks" else Key(job.series, held)
         found = self.costs.seconds(key, job.sizes)
         return None if found is None else found * job.factor
 

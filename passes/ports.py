@@ -49,7 +49,14 @@ class Target(Protocol):
         """Whether there is a kernel for the op with its weight in a form."""
 
     def seconds(self, op: Op, form: Form, dims: Mapping[str, int], *, bits: int = 8, block: int = 0) -> float | None:
-        """CPU time of one run of the op, measured or assumed for this machine; None where nothing is known."""
+        """CPU seconds of one run of the op in a form; `dims` are the sizes of symbolic dimensions (`Context.dims`).
+
+        Static products include the rounding of their input and yield floats; other static ops read and yield codes.
+        Measured, or assumed, for this machine; None where a size is unknown or the form was not measured.
+        """
+
+    def boundary(self, elements: int) -> float:
+        """CPU seconds of rounding so many elements to codes and of widening them again."""
 
 
 class Batch(Protocol):

@@ -247,7 +247,8 @@ def test_the_target_answers_by_form() -> None:
     }
     assert all(s is not None and s > 0 for s in seconds.values())
     assert target.seconds(op, "stored", {}) == target.seconds(op, "fp16", {}) == seconds["float"]
-    assert target.seconds(op, "blocks", {}, bits=3, block=32) is None
+    assert target.seconds(op, "blocks", {}, bits=3, block=32) == seconds["blocks"]  # stored in 4
+    assert target.seconds(op, "blocks", {}, bits=5, block=32) is None
     assert target.seconds(convolution(16, 16, 3, 7), "dynamic", {}) is None
     net = Net()
     relu = net.op("Relu", [net.input("x", F32, 4)])
