@@ -19,7 +19,7 @@ WANTS = {
     "str": 'a string in quotes, such as "text"',
     "word": "a name, or a string in quotes",
     "bool": "true or false",
-    "ints": "a list of whole numbers, such as [4, 8]",
+    "ints": "a whole number, or a list of them such as [4, 8]",
     "size": "a size such as 64KiB",
     "data": "the name of a data binding",
 }
@@ -41,7 +41,7 @@ def near(word: str, pool: Iterable[str]) -> str:
 
 
 def convert(step: str, parameter: Parameter, node: ast.Expr) -> Value:
-    """The Python value of an argument: `50%` is 0.5, `64KiB` is 65536, `[4, 8]` is (4, 8)."""
+    """The Python value of an argument: `50%` is 0.5, `64KiB` is 65536, `[4, 8]` is (4, 8) and so is 4 (4,)."""
     if isinstance(node, ast.Flag) and node.value is None:
         if parameter.nullable:
             return None
@@ -146,6 +146,8 @@ def _bool(step: str, parameter: Parameter, node: ast.Expr) -> bool:
 
 
 def _ints(step: str, parameter: Parameter, node: ast.Expr) -> tuple[int, ...]:
+    if isinstance(node, ast.Number):
+        return (_int(step, parameter, node),)
     if not isinstance(node, ast.ListOf):
         raise _misfit(step, parameter, node)
     return tuple(_int(step, parameter, item) for item in node.items)
@@ -215,8 +217,6 @@ def _misfit(step: str, parameter: Parameter, node: ast.Expr) -> MisfitError:
 
 
 def _advice(parameter: Parameter, node: ast.Expr) -> str:
-    if parameter.unit == "ints" and isinstance(node, ast.Number):
-        return f"write [{expression(node)}]"
     if parameter.unit == "str" and isinstance(node, ast.Ref):
         return f'write "{node.name}"'
     if parameter.unit == "name" and isinstance(node, ast.String):

@@ -1,14 +1,16 @@
-"""Round-to-nearest quantization of constants in blocks, in pieces: memory stays bounded whatever the tensor's size.
+"""Quantization of constants in groups, in pieces: memory stays bounded whatever the tensor's size.
 
-Per block, the grid with the least squared error is taken among clips of the block's range (the full range, min-max,
-is one of them) and the scale that least squares fits to the codes; scales are rounded to their stored type before
-codes are, so that the error that is minimised is the error that the artifact makes.
+Groups are blocks along an axis or whole slices of one (`QSpec`). How their grids are found is a function of a matrix
+with one group a column (`Search`); `search`, the default, takes the grid with the least squared error among clips of
+the group's range (the full range, min-max, is one of them) and the scale that least squares fits to the codes. Scales
+are rounded to their stored type before codes are, so that the error that is minimised is the error that the artifact
+makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,15 @@ from .quant import QSpec, grid, settle_scale
 from .types import TensorType
 
 Array = np.ndarray[Any, Any]
+#: x [group, M] in float32, a family of grids and the type of stored scales -> scales, zero points (both float32 [M])
+#: and whatever else the function tells. Scales are what `settle_scale` leaves alone.
+Search = Callable[[Array, QSpec, DType], tuple[Array, ...]]
 
 #: The share of a block's range that is kept. Beyond these nine the error falls by less than 1 %.
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 _PIECE = 1 << 20  # elements that are read at once
 _CACHE = 1 << 16  # elements that are searched at once: three float32 buffers of that size fit a level-2 cache
+_LONG = 256  # groups of so many elements are searched where they lie; shorter ones as columns of a transposed copy
 
 
 @dataclass(frozen=True)
@@ -80,22 +86,28 @@ def search(x: Array, spec: QSpec, scale_type: DType, clips: tuple[float, ...] = 
     return best_scale, best_zero, best
 
 
-def _codes(x: Array, scale: Array, zero: Array, spec: QSpec) -> Array:
-    """The codes of the columns of `x` on their grids, as bytes (two's complement if signed)."""
-    real = np.rint(x / scale)
-    real += zero
-    np.clip(real, spec.qmin, spec.qmax, out=real)
-    return real.astype(np.int8 if spec.signed else np.uint8).view(np.uint8)
+def encode(x: Array, scale: Array, zero: Array, spec: QSpec) -> tuple[Array, float]:
+    """The codes of the columns of `x` on their grids, as bytes (two's complement if signed), and the squared error."""
+    real = x / scale
+    steps = np.rint(real)
+    np.maximum(steps, spec.qmin - zero, out=steps)
+    np.minimum(steps, spec.qmax - zero, out=steps)
+    real -= steps
+    error = float(np.einsum("ij,ij,j->", real, real, scale * scale))
+    steps += zero
+    return steps.astype(np.int8 if spec.signed else np.uint8).view(np.uint8), error
 
 
 def quantize_constant(
-    constant: Constant, spec: QSpec, *, scale_type: DType = DType.F16, clips: tuple[float, ...] = CLIPS
+    constant: Constant, spec: QSpec, *, scale_type: DType = DType.F16, search: Search = search
 ) -> Quantized:
-    """A constant of finite floats in blocks along `spec.axis`; the last block may be short."""
+    """A constant of finite floats on the grids that `search` finds: in blocks along `spec.axis` (the last may be
+    short), or per index of it (`spec.block` 0)."""
     assert spec.axis is not None
-    assert spec.block
-    assert spec.bits in (2, 4, 8)
     shape = constant.shape
+    axis = spec.axis % len(shape)
+    if not spec.block and axis != 0:
+        return _aside(constant, spec, axis, scale_type, search)
     storage, scale_shape = spec.storage, spec.scale_shape(shape)
     codes = np.zeros(storage.nbytes(constant.elements), np.uint8)
     scales, zeros = np.empty(scale_shape, np.float32), np.empty(scale_shape, np.uint8)
@@ -104,13 +116,13 @@ def quantize_constant(
     for piece in pieces(constant, spec):
         for columns in _in_cache(piece.x):
             part = piece.x[:, columns]
-            scale, zero, squared = search(part, spec, scale_type, clips)
-            piece.codes[:, columns] = _codes(part, scale, zero, spec)
+            scale, zero = search(part, spec, scale_type)[:2]
+            piece.codes[:, columns], missed = encode(part, scale, zero, spec)
             at = slice(piece.group + columns.start, piece.group + columns.start + part.shape[1])
             flat_scales[at], flat_zeros[at] = scale, zero.astype(np.int16).astype(np.uint8)
-            error += float(squared.sum(dtype=np.float64))
-            power += float(np.einsum("ij,ij->", part, part, dtype=np.float64))
-        write_codes(codes, piece.start, piece.flat_codes(), spec.bits)
+            error += missed
+            power += float(np.einsum("ij,ij->", part, part))
+        write_codes(codes, piece.start, piece.flat_codes(), storage.bits)
     return Quantized(
         Constant(TensorType(storage, shape), PackedPayload(codes, storage, shape), constant.origin),
         Constant.of(scales.astype(scale_type.numpy), scale_type, constant.origin),
@@ -118,6 +130,13 @@ def quantize_constant(
         error,
         power,
     )
+
+
+def _aside(constant: Constant, spec: QSpec, axis: int, scale_type: DType, search: Search) -> Quantized:
+    """One grid per index of an axis that is not the first: its slices are gathered, in a copy of the tensor."""
+    made = quantize_constant(_first(constant, axis), replace(spec, axis=0), scale_type=scale_type, search=search)
+    codes = np.moveaxis(made.codes.array().view(np.uint8), 0, axis)
+    return replace(made, codes=packed(np.ascontiguousarray(codes), spec.storage, constant.origin))
 
 
 def packed(codes: Array, storage: DType, origin: str = "") -> Constant:
@@ -156,66 +175,114 @@ def _flat_pieces(constant: Constant) -> Iterator[Array]:
 
 @dataclass
 class Piece:
-    """Some groups of a tensor: `x` [block, groups] in float32, padded with zeros where the last block is short.
+    """Some groups of a tensor: `x` [group, groups] in float32, padded with zeros where the last block is short.
 
-    `start` is the first element in the flat tensor, `group` the first group in the flat scales.
+    `start` is the first element in the flat tensor, `group` the first group in the flat scales. `shape` is (outer,
+    depth, inner) of the elements that the piece covers: groups lie along `depth`.
     """
 
     x: Array
     start: int
     group: int
-    rows: tuple[int, int] | None  # (rows, row length) when groups lie along rows; None when they are columns
-    height: int  # rows of `x` that are elements, not padding
+    shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        self.codes = np.empty(self.x.shape, np.uint8)
+        self.codes = np.empty_like(self.x, np.uint8)
 
     def flat_codes(self) -> Array:
         """The codes in the order of the flat tensor."""
-        if self.rows is None:
-            return self.codes[: self.height].reshape(-1)
-        count, length = self.rows
-        return np.ascontiguousarray(self.codes.T.reshape(count, -1)[:, :length]).reshape(-1)
+        outer, depth, inner = self.shape
+        block = len(self.codes)
+        if outer == 1 and depth <= block:
+            return self.codes[:depth].reshape(-1)
+        rows = self.codes.T.reshape(outer, -1, inner, block) if inner > 1 else self.codes.T.reshape(outer, -1, block)
+        rows = np.swapaxes(rows, 2, 3) if inner > 1 else rows
+        return np.ascontiguousarray(rows.reshape(outer, -1, inner)[:, :depth]).reshape(-1)
 
 
 def pieces(constant: Constant, spec: QSpec) -> Iterator[Piece]:
     """A tensor in pieces of about a million elements, each a set of whole groups."""
-    assert spec.axis is not None
-    shape = constant.shape
-    axis = spec.axis % len(shape)
-    depth, inner = shape[axis], _product(shape[axis + 1 :])
-    outer = _product(shape[:axis])
     if constant.elements == 0:
         return
-    if inner == 1:
-        yield from _row_pieces(constant, outer, depth, spec.block)
+    outer, depth, inner, block = _extent(constant.shape, spec)
+    if depth * inner <= _PIECE:
+        yield from _whole(constant, outer, depth, inner, block)
     else:
-        yield from _column_pieces(constant, outer, depth, inner, spec.block)
+        for o in range(outer):
+            yield from _parts(constant, o, depth, inner, block)
 
 
-def _row_pieces(constant: Constant, rows: int, length: int, block: int) -> Iterator[Piece]:
-    """Groups along the rows of a [rows, length] matrix."""
-    blocks = -(-length // block)
-    step = max(1, _PIECE // length)
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        flat = constant.flat(first * length, (first + count) * length).astype(np.float32, copy=False)
-        padded = np.zeros((count, blocks * block), np.float32)
-        padded[:, :length] = flat.reshape(count, length)
-        x = np.ascontiguousarray(padded.reshape(count * blocks, block).T)
-        yield Piece(x, first * length, first * blocks, (count, length), block)
+def _extent(shape: tuple[int, ...], spec: QSpec) -> tuple[int, int, int, int]:
+    """(outer, depth, inner, block): a view of the tensor in which groups are blocks along the middle axis."""
+    assert spec.axis is not None
+    axis = spec.axis % len(shape)
+    outer, depth, inner = _product(shape[:axis]), shape[axis], _product(shape[axis + 1 :])
+    if spec.block:
+        return outer, depth, inner, spec.block
+    assert axis == 0
+    return depth, inner, 1, max(1, inner)
 
 
-def _column_pieces(constant: Constant, outer: int, depth: int, inner: int, block: int) -> Iterator[Piece]:
-    """Groups along axis 1 of an [outer, depth, inner] tensor: a block of it is [block, inner] in one stretch."""
-    for o in range(outer):
-        for b, first in enumerate(range(0, depth, block)):
-            height = min(block, depth - first)
-            start = (o * depth + first) * inner
-            x = constant.flat(start, start + height * inner).astype(np.float32, copy=False).reshape(height, inner)
-            if height < block:
-                x = np.concatenate([x, np.zeros((block - height, inner), np.float32)])
-            yield Piece(x, start, (o * -(-depth // block) + b) * inner, None, height)
+def sampled(constant: Constant, spec: QSpec, elements: int) -> Array:
+    """About `elements` elements of a tensor, in whole groups evenly spaced: [group, M] in float32."""
+    if spec.axis is not None and not spec.block and spec.axis % len(constant.shape):
+        constant, spec = _first(constant, spec.axis), replace(spec, axis=0)
+    outer, depth, inner, block = _extent(constant.shape, spec)
+    blocks = -(-depth // block)
+    if inner == 1:  # rows, if they are not too long
+        height = depth if depth <= elements else block
+    else:
+        height = block
+    parts = -(-depth // height)
+    wanted = max(1, elements // max(1, height * inner))
+    picked = np.unique(np.linspace(0, outer * parts - 1, min(wanted, outer * parts)).astype(np.int64))
+    found = []
+    for at in picked.tolist():
+        o, part = divmod(at, parts)
+        first = part * height
+        start = (o * depth + first) * inner
+        found.append(_piece(constant, start, o * blocks, (1, min(height, depth - first), inner), block).x)
+    return np.concatenate(found, axis=1)
+
+
+def _first(constant: Constant, axis: int) -> Constant:
+    """A copy of a tensor with an axis in front."""
+    return Constant.of(np.ascontiguousarray(np.moveaxis(constant.array(), axis, 0)))
+
+
+def _whole(constant: Constant, outer: int, depth: int, inner: int, block: int) -> Iterator[Piece]:
+    """Pieces of some [depth, inner] slices each."""
+    blocks = -(-depth // block)
+    step = max(1, _PIECE // (depth * inner))
+    for first in range(0, outer, step):
+        count = min(step, outer - first)
+        yield _piece(constant, first * depth * inner, first * blocks * inner, (count, depth, inner), block)
+
+
+def _parts(constant: Constant, o: int, depth: int, inner: int, block: int) -> Iterator[Piece]:
+    """Pieces of slice `o`, some blocks each."""
+    blocks = -(-depth // block)
+    step = max(1, _PIECE // (block * inner)) if inner == 1 else 1
+    for first in range(0, blocks, step):
+        height = min(step * block, depth - first * block)
+        start = (o * depth + first * block) * inner
+        yield _piece(constant, start, (o * blocks + first) * inner, (1, height, inner), block)
+
+
+def _piece(constant: Constant, start: int, group: int, shape: tuple[int, int, int], block: int) -> Piece:
+    outer, depth, inner = shape
+    flat = constant.flat(start, start + outer * depth * inner).astype(np.float32, copy=False)
+    x = flat.reshape(shape)
+    blocks = -(-depth // block)
+    if depth % block:
+        x = np.zeros((outer, blocks * block, inner), np.float32)
+        x[:, :depth] = flat.reshape(shape)
+    if outer * blocks == 1:
+        return Piece(x.reshape(block, inner), start, group, shape)
+    columns = np.moveaxis(x.reshape(outer * blocks, block, inner), 1, 0).reshape(block, -1)
+    if inner == 1 and block < _LONG:
+        columns = np.ascontiguousarray(columns)
+    return Piece(columns, start, group, shape)
 
 
 def write_codes(raw: Array, start: int, codes: Array, bits: int) -> None:

@@ -24,6 +24,7 @@ EXAMPLES = {
     "simplify": "opennsfw_unfolded",
     "prune": "mnist_cnn",
     "int4": "",
+    "weights": "ppocrv4_rec",
     "fp16": "mobilenet_v2",
 }
 

@@ -31,13 +31,15 @@ def widened(made: Quantized, spec: QSpec) -> np.ndarray:
 
 specs = st.builds(
     lambda bits, symmetric, axis, block: QSpec(bits, symmetric, symmetric, axis, block),
-    st.sampled_from([2, 4, 8]),
+    st.sampled_from([2, 3, 4, 6, 8]),
     st.booleans(),
-    st.integers(0, 1),
-    st.sampled_from([2, 16, 32]),
+    st.integers(-2, 1),
+    st.sampled_from([0, 2, 16, 32]),
 )
 matrices = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70), elements=st.floats(-100, 100, width=32)
+) | hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=3, max_dims=4, max_side=9), elements=st.floats(-100, 100, width=32)
 )
 
 
@@ -52,9 +54,12 @@ def test_streaming_equals_the_reference(x: np.ndarray, spec: QSpec) -> None:
     assert made.error == pytest.approx(float(np.square(widened(made, spec) - x).sum()), rel=1e-2, abs=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((1501, 701), 1), ((65, 20001), 0), ((3, 65, 7001), 1), ((1, 1 << 21), 1)])
-def test_tensors_of_several_pieces(shape: tuple[int, ...], axis: int) -> None:
-    x, spec = weights(0, *shape), QSpec(4, False, False, axis, 32)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((1501, 701), 1), ((65, 20001), 0), ((3, 65, 7001), 1), ((1, 1 << 21), 1), ((300, 70, 9, 9), 1)]
+)
+@pytest.mark.parametrize("block", [32, 0])
+def test_tensors_of_several_pieces(shape: tuple[int, ...], axis: int, block: int) -> None:
+    x, spec = weights(0, *shape), QSpec(4, False, False, axis, block)
     made = quantize_constant(Constant.of(x), spec)
     assert made.zero is not None
     expected = quantize(x, made.scale.array().astype(np.float32), made.zero.array(), spec)

@@ -25,14 +25,17 @@ def readers_by_graph(value: Value, but: Sequence[Op] = ()) -> Iterator[tuple[Gra
         yield graph, readers, next((op for op in graph.ops if op in wanted), graph)
 
 
-class BlockEmitter:
-    """Replaces a constant by codes in blocks behind a DequantizeLinear, in standard ONNX (opset 21)."""
+class CodeEmitter:
+    """Replaces a constant by codes behind a DequantizeLinear, in standard ONNX (opset 21 for blocks).
+
+    `block` 0: one scale per index of `axis`.
+    """
 
     def __init__(
         self, rw: Rewriter, base: str, made: Quantized, axis: int, block: int, meta: Mapping[str, str]
     ) -> None:
         self._rw, self._base, self._meta = rw, base, meta
-        self._attrs = {"axis": axis, "block_size": block}
+        self._attrs = {"axis": axis, "block_size": block} if block else {"axis": axis}
         self._codes = rw.constant(made.codes, f"{base}_quantized")
         self._scale = rw.constant(made.scale, f"{base}_scale")
         self._zero = rw.constant(made.zero, f"{base}_zero_point") if made.zero is not None else None

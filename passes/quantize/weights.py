@@ -81,49 +81,79 @@ def is_matrix_transpose(op: Op) -> bool:
     return tuple(op.attrs.get("perm", (1, 0))) == (1, 0)  # type: ignore[arg-type]
 
 
-def _matmul(op: Op) -> int | str:
-    return 0
+@dataclass(frozen=True)
+class Layout:
+    """How codes of a weight may lie for one reader, in axes of the constant.
 
+    Elements along `axis` meet in one sum (or one row) and share scales in blocks. `kernel`: some runtimes compute from
+    such blocks; else the codes are only storage, and where blocks would be too short each index of `outputs` has a
+    scale of its own.
+    """
 
-def _gemm(op: Op) -> int | str:
-    return 1 if op.attrs.get("transB", 0) else 0
+    axis: int
+    outputs: int
+    kernel: bool = False
 
 
 _FOLDED = "it takes the same rows on every run: runtimes fold that, and would not fold codes"
+Rule = Callable[[Op, int], Layout | str]
 
 
-def _gather(op: Op) -> int | str:
+def _at(axis: int, outputs: int, *, kernel: bool = False) -> Rule:
+    """Always the same axes, counted from the end if negative."""
+    return lambda op, rank: Layout(axis % rank, outputs % rank, kernel and rank == 2)
+
+
+def _gemm_left(op: Op, rank: int) -> Layout | str:
+    return Layout(0, 1) if op.attrs.get("transA", 0) else Layout(1, 0)
+
+
+def _gemm_right(op: Op, rank: int) -> Layout | str:
+    return Layout(1, 0, kernel=True) if op.attrs.get("transB", 0) else Layout(0, 1, kernel=True)
+
+
+def _gather(op: Op, rank: int) -> Layout | str:
     if ints(op.operand(1)) is not None:
         return _FOLDED
-    return 1 if op.attrs.get("axis", 0) in (0, -2) else "rows are not gathered along the first axis"
+    if rank == 2 and op.attrs.get("axis", 0) in (0, -2):
+        return Layout(1, 0, kernel=True)
+    return Layout(rank - 1, 0)
 
 
-def _slice(op: Op) -> int | str:
+def _slice(op: Op, rank: int) -> Layout | str:
     if ints(op.operand(2)) is not None:
         return _FOLDED
-    return 1 if sliced_rows(op) is not None else "a slice that is not a range of rows has no 4-bit form"
+    return Layout(rank - 1, 0, kernel=rank == 2 and sliced_rows(op) is not None)
 
 
-#: (operator, operand) to the axis of the operand, a matrix, along which elements meet in one sum or one row.
-BLOCK_AXES: dict[tuple[str, int], Callable[[Op], int | str]] = {
-    ("MatMul", 1): _matmul,
-    ("Gemm", 1): _gemm,
+#: (operator, operand) to the layout of its codes, or why there is none.
+LAYOUTS: dict[tuple[str, int], Rule] = {
+    ("MatMul", 0): _at(-1, -2),
+    ("MatMul", 1): _at(-2, -1, kernel=True),
+    ("Gemm", 0): _gemm_left,
+    ("Gemm", 1): _gemm_right,
+    ("Einsum", 0): _at(-1, 0),
+    ("Einsum", 1): _at(-1, 0),
     ("Gather", 0): _gather,
     ("Slice", 0): _slice,
+    ("Conv", 1): _at(1, 0),
+    ("ConvTranspose", 1): _at(0, 1),
+    ("DeformConv", 1): _at(1, 0),
 }
+LAYOUTS |= {(kind, slot): _at(2, 1) for kind in ("LSTM", "GRU", "RNN") for slot in (1, 2)}
 #: Operators that read rows of a table.
 LOOKUPS = frozenset({"Gather", "Slice"})
 
 
-def block_axis(reader: Reader, rank: int) -> int | str:
-    """The axis of the *constant* along which blocks may lie for this reader; a string says why there is none."""
-    rule = BLOCK_AXES.get((reader.op.kind, reader.slot))
+def layout(reader: Reader, rank: int) -> Layout | str:
+    """How codes of the *constant* may lie for this reader; a string says why they may not."""
+    rule = LAYOUTS.get((reader.op.kind, reader.slot))
     if rule is None:
-        return f"{describe(reader)} has no 4-bit form"
-    if rank != 2:
-        return f"a weight of rank {rank} has no 4-bit form"
-    axis = rule(reader.op)
-    return axis if isinstance(axis, str) else (1 - axis if reader.transposed else axis)
+        return f"{describe(reader)} has no form in few bits"
+    found = rule(reader.op, rank)
+    if isinstance(found, str) or not reader.transposed:
+        return found
+    return Layout(1 - found.axis, 1 - found.outputs, found.kernel)
 
 
 def describe(reader: Reader) -> str:
@@ -138,5 +168,5 @@ def is_notable(weight: Weight, reader: Reader) -> bool:
     """Whether the report should say why this reader keeps its floats."""
     if reader.op.is_terminator:
         return False
-    known = (reader.op.kind, reader.slot) in BLOCK_AXES or reader.slot in lookup(reader.op.kind).weights
+    known = (reader.op.kind, reader.slot) in LAYOUTS or reader.slot in lookup(reader.op.kind).weights
     return known or (weight.value.constant is not None and weight.value.constant.nbytes >= _NOTABLE_BYTES)

@@ -1,0 +1,249 @@
+"""Which weights become codes, in which layout and with how many bits: what plans of weight-only quantization hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...ir.constants import Constant
+from ...ir.core import Module, Value
+from ...ir.dtypes import BY_SHORT, DType
+from ...ir.ops.opdef import Trait
+from ...ir.ops.table import lookup
+from ...ir.quant import QSpec
+from ...ir.quant_blocks import Search, encode, fitting_scale_type, largest, sampled
+from ...ir.types import TensorType
+from ..base import Context, SkipCode, Skipped
+from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, layout
+
+Form = Literal["blocks", "stored"]
+#: Bytes of names, shapes and nodes that a quantized weight adds to a file.
+_OVERHEAD = 512
+#: The least share of the model's weights that a site must save. A row that every sample reads (a token type) costs more
+#: than its bytes are worth: its error adds up instead of averaging out.
+_LEAST_SHARE = 1e-4
+_SAMPLE = 1 << 14  # elements that the error in a plan is estimated from
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight: its readers, the layout of its codes (`block` 0: a scale per index of `axis`) and what they are
+    for (`blocks`: a kernel computes from them; `stored`: the runtime widens them when it loads the model), bytes in the
+    file before and after, and the relative squared error (from a sample of big weights)."""
+
+    constant: str
+    readers: tuple[str, ...]
+    shape: tuple[int, ...]
+    axis: int
+    block: int
+    bits: int
+    symmetric: bool
+    scale: str
+    form: Form
+    bytes_before: int
+    bytes_after: int
+    error: float
+
+    @property
+    def spec(self) -> QSpec:
+        return QSpec(self.bits, self.symmetric, self.symmetric, self.axis, self.block)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a pass asks of every weight; `embedding_block` is for tables that are only looked up, `stored` the least
+    number of bits for what no kernel multiplies."""
+
+    bits: int
+    stored: int
+    block: int
+    embedding_block: int
+    symmetric: bool
+    scale: str
+    search: Search
+
+    def block_for(self, readers: Sequence[Reader]) -> int:
+        return self.embedding_block if all(r.op.kind in LOOKUPS for r in readers) else self.block
+
+    def spec(self, axis: int, block: int, *, form: Form = "blocks") -> QSpec:
+        bits = self.bits if form == "blocks" else max(self.bits, self.stored)
+        return QSpec(bits, self.symmetric, self.symmetric, axis, block)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a reader keeps its floats."""
+
+    code: SkipCode
+    why: str
+    what_to_do: str = ""
+
+
+def decide(weight: Weight, wish: Wish, ctx: Context, total: int) -> Site | list[Skipped]:
+    """The site that a weight becomes, or a line for every notable reader that keeps its floats.
+
+    `total` is the size of all weights of the model in bytes.
+    """
+    constant = weight.value.constant
+    assert constant is not None
+    found = [_layout(r, constant, ctx) for r in weight.readers]
+    notable = [r for r in weight.readers if is_notable(weight, r)]
+    if any(isinstance(f, Problem) for f in found):
+        return _skip_some(weight, [f if isinstance(f, Problem) else None for f in found], notable)
+    layouts = [f for f in found if isinstance(f, Layout)]
+    if len({f.axis for f in layouts}) != 1:
+        why = "its readers need blocks along different axes" if layouts else "nothing reads it"
+        return [Skipped(r.site, SkipCode.SHARED, why) for r in notable]
+    site = _site(weight, constant, layouts, wish, ctx)
+    problem = site if isinstance(site, Problem) else _gain(site, total)
+    if problem is not None:
+        return [Skipped(r.site, problem.code, problem.why, problem.what_to_do) for r in notable]
+    assert isinstance(site, Site)
+    return site
+
+
+def _layout(reader: Reader, constant: Constant, ctx: Context) -> Layout | Problem:
+    found = layout(reader, constant.type.rank)
+    if isinstance(found, str):
+        return Problem(SkipCode.UNSUPPORTED, found, "store it with fp16, or keep it")
+    if not ctx.scope.allows(reader.op):
+        return Problem(SkipCode.SCOPE, "outside the scope of the step")
+    return found
+
+
+def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: Wish, ctx: Context) -> Site | Problem:
+    made = {_float_type(v) for v in (weight.value, *(c.result for c in weight.casts)) if v.uses}
+    if not made <= {DType.F32, DType.F16}:
+        return Problem(SkipCode.DTYPE, f"{constant.dtype.short} weights have no form in few bits", "convert it to f32")
+    most = largest(constant)
+    if not np.isfinite(most):
+        return Problem(SkipCode.HURTS, "it holds Inf or NaN")
+    axis, block = _groups(constant.shape, layouts[0], wish.block_for(weight.readers))
+    form = _form(weight.readers, layouts, wish, (axis, block), ctx)
+    if isinstance(form, Problem):
+        return form
+    spec = wish.spec(axis, block, form=form)
+    wished = DType.F16 if DType.F16 in made else BY_SHORT[wish.scale]
+    scale = wished if DType.F16 in made else fitting_scale_type(most, spec, wished)
+    return Site(
+        constant=weight.name,
+        readers=tuple(r.site for r in weight.readers),
+        shape=constant.shape,
+        axis=axis,
+        block=block,
+        bits=spec.bits,
+        symmetric=wish.symmetric,
+        scale=scale.short,
+        form=form,
+        bytes_before=constant.nbytes,
+        bytes_after=_bytes_after(constant, spec, scale, padded=form == "blocks") + _OVERHEAD,
+        error=_sampled_error(constant, spec, scale, wish.search) if constant.elements else 0.0,
+    )
+
+
+def _groups(shape: tuple[int, ...], found: Layout, block: int) -> tuple[int, int]:
+    """(axis, block) of the codes: one scale per output where blocks would be short, as in depthwise convolutions."""
+    inside = shape[found.axis + 1 :]
+    short = not found.kernel and shape[found.axis] < block and any(n > 1 for n in inside)
+    return (found.outputs, 0) if short else (found.axis, block)
+
+
+def _form(
+    readers: Sequence[Reader], layouts: Sequence[Layout], wish: Wish, groups: tuple[int, int], ctx: Context
+) -> Form | Problem:
+    """What codes are for. Readers of both kinds would need two copies of them."""
+    forms = {_serve(reader, found.kernel, wish, groups, ctx) for reader, found in zip(readers, layouts)}
+    for form in forms:
+        if isinstance(form, Problem):
+            return form
+    if len(forms) > 1:
+        why = f"only some of its readers have a kernel for {wish.bits}-bit codes"
+        return Problem(SkipCode.SHARED, why, "choose 4 bits, or keep it")
+    return forms.pop()
+
+
+def _serve(reader: Reader, kernel: bool, wish: Wish, groups: tuple[int, int], ctx: Context) -> Form | Problem:
+    target = ctx.target
+    if target is None:
+        return "blocks" if kernel else "stored"
+    spec = wish.spec(*groups)
+    if kernel and target.supports(
+        reader.op, "blocks", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric
+    ):
+        return "blocks"
+    spec = wish.spec(*groups, form="stored")
+    support = target.supports(reader.op, "stored", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric)
+    if support:
+        return "stored"
+    return Problem(SkipCode.UNSUPPORTED, support.reason, "store it with fp16, or choose another target")
+
+
+def _float_type(value: Value) -> DType:
+    assert isinstance(value.type, TensorType)
+    return value.type.dtype
+
+
+def _bytes_after(constant: Constant, spec: QSpec, scale: DType, *, padded: bool) -> int:
+    """Bytes in the file; kernels store whole blocks."""
+    groups = 1
+    for size in spec.scale_shape(constant.shape):
+        groups *= size
+    bits = spec.storage.bits
+    codes = groups * spec.block if padded else constant.elements
+    return -(-codes * bits // 8) + -(-groups * (scale.bits + (0 if spec.symmetric else bits)) // 8)
+
+
+def _gain(site: Site, total: int) -> Problem | None:
+    """Why a site is not worth it, given the bytes of all weights."""
+    saved = site.bytes_before - site.bytes_after
+    if saved <= 0:
+        return Problem(SkipCode.TOO_SMALL, f"{site.bytes_before} bytes now, {site.bytes_after} with scales and padding")
+    if saved < _LEAST_SHARE * total:
+        return Problem(SkipCode.TOO_SMALL, f"it would save {saved} bytes, less than {_LEAST_SHARE:.2%} of the weights")
+    return None
+
+
+def _sampled_error(constant: Constant, spec: QSpec, scale: DType, search: Search) -> float:
+    """The relative squared error of a weight, from evenly spaced whole groups."""
+    x = sampled(constant, spec, _SAMPLE)
+    power = float(np.einsum("ij,ij->", x, x, dtype=np.float64))
+    steps, zeros = search(x, spec, scale)[:2]
+    _, error = encode(x, steps, zeros, spec)
+    return round(error / power, 6) if power else 0.0
+
+
+def _skip_some(weight: Weight, problems: Sequence[Problem | None], notable: Sequence[Reader]) -> list[Skipped]:
+    """A reader with a problem is skipped for it; the others because the floats stay in the file anyway."""
+    culprit = next(describe(r) for r, p in zip(weight.readers, problems) if p is not None)
+    shared = Problem(SkipCode.SHARED, f"its weight {weight.name} is also {culprit}, which needs floats")
+    return [
+        Skipped(r.site, (p or shared).code, (p or shared).why, (p or shared).what_to_do)
+        for r, p in zip(weight.readers, problems)
+        if r in notable
+    ]
+
+
+def without_weights(module: Module, ctx: Context) -> Iterator[Skipped]:
+    """Products that have no constant weight: both sides are activations, or the weight is quantized."""
+    for op in module.walk():
+        site = op.name or op.kind
+        if lookup(op.kind).has(Trait.QUANTIZED) and op.kind not in ("QuantizeLinear", "DequantizeLinear"):
+            yield Skipped(site, SkipCode.ALREADY, f"{op.op_type} has quantized operands")
+        slots = [slot for kind, slot in LAYOUTS if kind == op.kind and kind not in LOOKUPS]
+        if slots and not any(_source_kind(op.operand(slot)) == "constant" for slot in slots):
+            if any(_source_kind(op.operand(slot)) == "quantized" for slot in slots):
+                yield Skipped(site, SkipCode.ALREADY, "its weight is quantized")
+            elif ctx.scope.allows(op):
+                yield Skipped(site, SkipCode.NOT_CONSTANT, "both sides are activations")
+
+
+def _source_kind(value: Value | None) -> str:
+    """Where an operand comes from: a constant, quantized data, or computation."""
+    while value is not None and value.op is not None and value.op.kind in ("Transpose", "Cast", "Identity"):
+        value = value.op.operand(0)
+    if value is None or value.constant is not None:
+        return "constant" if value is not None else "computed"
+    return "quantized" if value.op is not None and value.op.kind == "DequantizeLinear" else "computed"

@@ -1,0 +1,202 @@
+"""`weights` and `int4`: weights in few bits behind DequantizeLinear; what flows through the model stays in floats.
+
+    small = mlc.passes.Int4()(module)
+    small = mlc.passes.Weights(bits=8)(module)
+
+Weights become `DequantizeLinear` over codes, in standard ONNX (opset 21, `block_size`). What a runtime runs them with
+is decided when the artifact is made (backends/legalize.py).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from ...ir import errors
+from ...ir.core import Module
+from ...ir.dtypes import BY_SHORT
+from ...ir.errors import Code
+from ...ir.quant_blocks import quantize_constant
+from ...ir.rewrite import Rewriter
+from ..base import LOSSY, Context, Done, Effect, Pass, Plan, option
+from . import mixed
+from .emit import CodeEmitter
+from .methods import METHODS, search_of
+from .sites import Site, Wish, decide, without_weights
+from .weights import float_weights
+
+BLOCKS = (32, 64, 128)
+#: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
+ACCURACY = "mlc.accuracy_level"
+
+
+@dataclass(frozen=True)
+class WeightPlan(Plan):
+    sites: tuple[Site, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightOnly(Pass):
+    """What all weight-only steps share: options, the choice of sites, and their emission."""
+
+    effect: ClassVar[Effect] = LOSSY
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
+
+    block: int = option(32, unit="int", choices=BLOCKS, doc="weights that share a scale")
+    embedding_block: int = option(128, unit="int", choices=BLOCKS, doc="the same, for embedding tables")
+    symmetric: bool = option(False, unit="bool", doc="no zero points: a little smaller, less exact")
+    scale: str = option("f16", unit="name", choices=("f16", "f32"), doc="type of the stored scales")
+    accuracy_level: int = option(
+        4, unit="int", choices=(0, 1, 4), doc="4: the runtime may round activations to 8 bits (fast); 0, 1: floats"
+    )
+    stored: int = option(
+        8, unit="int", choices=(2, 3, 4, 6, 8),
+        doc="the least number of bits for weights that no kernel multiplies (convolutions, recurrent layers)",
+    )  # fmt: skip
+    method: str = option(
+        "auto", unit="name", choices=tuple(METHODS),
+        doc="how codes are found: rtn (the range of a block), grid (least squared error), hqq (least l0.7 error); "
+        "auto: grid",
+    )  # fmt: skip
+
+    @property
+    @abstractmethod
+    def widths(self) -> tuple[int, ...]:
+        """The numbers of bits that a weight may get."""
+
+    def wish(self, bits: int) -> Wish:
+        search = search_of(self.method)
+        return Wish(bits, self.stored, self.block, self.embedding_block, self.symmetric, self.scale, search)
+
+    def plan(self, module: Module, ctx: Context) -> WeightPlan:
+        options: list[list[Site]] = []
+        skipped = list(without_weights(module, ctx))
+        total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
+        for weight in float_weights(module):
+            found = [decide(weight, self.wish(bits), ctx, total) for bits in self.widths]
+            sites = {site.bits: site for site in found if isinstance(site, Site)}
+            if sites:
+                options.append(list(sites.values()))
+            elif isinstance(found[0], list):
+                skipped += found[0]
+        chosen, told = self._choose(options, module, ctx)
+        skipped += mixed.left_out(options, chosen)
+        kept = tuple(site for site in chosen if site is not None)
+        return WeightPlan(tuple(skipped), (*told, *notes(kept)), kept)
+
+    def _choose(
+        self, options: list[list[Site]], module: Module, ctx: Context
+    ) -> tuple[Sequence[Site | None], tuple[str, ...]]:
+        """One option of every weight (None: floats), and notes."""
+        return [sites[0] for sites in options], ()
+
+    def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
+        done = []
+        for index, site in enumerate(plan.sites):
+            if ctx.progress is not None:
+                ctx.progress.advance(self.name, index, len(plan.sites))
+            done.append(self._quantize(rw, site))
+        return done
+
+    def _quantize(self, rw: Rewriter, site: Site) -> Done:
+        value = rw.module.constants[site.constant]
+        constant = value.constant
+        assert constant is not None
+        casts = [op for op in value.users if op.kind == "Cast"]
+        search = search_of(self.method)
+        made = quantize_constant(constant, site.spec, scale_type=BY_SHORT[site.scale], search=search)
+        meta = {ACCURACY: str(self.accuracy_level)} if site.form == "blocks" else {}
+        emitter = CodeEmitter(rw, site.constant, made, site.axis, site.block, meta)
+        for root in (*(c.result for c in casts), value):
+            emitter.replace(root, but=casts)
+        groups = f"block {site.block}" if site.block else f"scales along axis {site.axis}"
+        return Done(
+            site.constant,
+            f"{constant.type}",
+            f"{made.codes.dtype.short} {groups}, {site.scale} scales, error {made.relative_error:.3%}",
+            constant.nbytes - made.nbytes,
+        )
+
+
+@dataclass(frozen=True)
+class Weights(WeightOnly):
+    """Stores weights in 2 to 8 bits, with a scale and a zero point per block.
+
+    q = clip(round(w / s) + z, 0, 2^bits - 1), w' = s (q - z), for each block of `block` weights along the axis that is
+    contracted. Given several numbers of bits, each weight gets the one that does the least damage for the bytes that
+    `saving` (or a bound on size) leaves. Writes standard `DequantizeLinear`; the target turns it into kernels where it
+    has them (MatMul, Gemm and embeddings) and else into storage that is widened when the model is loaded. 3 and 6 bits
+    are stored in 4 and 8.
+    Errors: CANNOT_HONOUR when the step's selector names only what cannot be stored so.
+    """
+
+    name: ClassVar[str] = "weights"
+
+    bits: tuple[int, ...] | int = option(
+        (8,), unit="ints", choices=(2, 3, 4, 6, 8), positional=True,
+        doc="bits of a weight; of a list such as [4, 8] every weight gets one, or stays in floats",
+    )  # fmt: skip
+    saving: float | None = option(
+        None, unit="ratio", low=0.0, high=1.0,
+        doc="with a list: the share of what the fewest bits would save; left out: chosen, or the most bits everywhere",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, int) and not isinstance(self.bits, bool):
+            object.__setattr__(self, "bits", (self.bits,))
+        super().__post_init__()
+        if not self.bits:
+            raise errors.error(
+                Code.OUT_OF_RANGE, f"'{self.name}.bits' is empty", help="give one number of bits or more"
+            )
+        if self.saving is not None and len(self.widths) == 1:
+            raise errors.error(
+                Code.CANNOT_HONOUR, f"'{self.name}': saving with one number of bits",
+                help="it chooses between several: bits=[4, 8]",
+            )  # fmt: skip
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        assert isinstance(self.bits, tuple)
+        return tuple(sorted(set(self.bits), reverse=True))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """One number of bits leaves nothing to choose."""
+        return super().free if len(self.widths) > 1 else ()
+
+    def at(self, strength: float) -> Self:
+        """Bytes fall geometrically with the strength, from floats to the fewest bits; explicit values stay."""
+        fewest = min(self.widths) / 32
+        return replace(self, saving=(1 - fewest**strength) / (1 - fewest)) if self.free else self
+
+    def _choose(
+        self, options: list[list[Site]], module: Module, ctx: Context
+    ) -> tuple[Sequence[Site | None], tuple[str, ...]]:
+        if len(self.widths) == 1:
+            return super()._choose(options, module, ctx)
+        if self.saving is None:
+            return mixed.most_bits(options), (_UNASKED,)
+        chosen = mixed.choose(options, mixed.by_error(options), self.saving)
+        return chosen, (mixed.summary(chosen, "the error of the weights (no data)"),)
+
+
+_UNASKED = "every weight has the most bits: nothing says how much to save (a bound on size, data that judges, saving=)"
+
+
+def notes(sites: Sequence[Site]) -> tuple[str, ...]:
+    """What the user should know about a set of sites."""
+    found = []
+    if any(s.scale == "f16" for s in sites):
+        found.append("scales are stored in 16 bits: keep graph optimizations of ONNX Runtime on (basic or higher)")
+    stored = [s for s in sites if s.form == "stored"]
+    if stored:
+        found.append(f"{len(stored)} weights have no kernel for codes: size only, they are widened at load")
+    for bits, count in sorted(Counter(s.bits for s in sites).items()):
+        storage = next(s.spec.storage for s in sites if s.bits == bits)
+        if storage.bits != bits:
+            found.append(f"{count} weights of {bits} bits are stored in {storage.bits}, which is no smaller")
+    return tuple(found)

@@ -1,0 +1,266 @@
+"""`weights`: bits, storage of what has no kernel, and bits chosen for each weight."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.graphs import modules
+from kit.net import Net
+from kit.real import RealModel, real_models
+
+import mlc
+from mlc.backends.agreement import AgreementMeter
+from mlc.backends.legalize import legalize
+from mlc.backends.onnx import to_proto
+from mlc.backends.ort import Session
+from mlc.backends.targets import parse_target
+from mlc.frontends.onnx import load
+from mlc.ir.core import Ints, Module
+from mlc.ir.dtypes import DType
+from mlc.ir.errors import Code, MlcError
+from mlc.ir.evaluate import evaluate
+from mlc.ir.verify import verify
+from mlc.passes.base import Context, SkipCode
+from mlc.passes.quantize import mixed
+from mlc.passes.quantize import sites as sites_module
+from mlc.passes.quantize.int4 import Int4
+from mlc.passes.quantize.sites import Site
+from mlc.passes.quantize.weight_only import Weights
+
+F32, I64 = DType.F32, DType.I64
+ORT = Context(target=parse_target("ort(cpu)"))
+
+
+def floats(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def convolutional() -> Module:
+    """Conv 3x3, depthwise Conv, 1x1 Conv, ConvTranspose, and a matrix."""
+    net = Net()
+    x = net.input("x", F32, 2, 32, 8, 8)
+    y = net.op("Conv", [x, net.const(floats(0, 64, 32, 3, 3) / 17, "wide")], attrs={"pads": Ints((1, 1, 1, 1))})
+    y = net.op("Relu", [y])
+    y = net.op("Conv", [y, net.const(floats(1, 64, 1, 3, 3) / 3, "depthwise")], attrs={"group": 64})
+    y = net.op("Conv", [y, net.const(floats(2, 48, 64, 1, 1) / 8, "pointwise")])
+    y = net.op("ConvTranspose", [y, net.const(floats(3, 48, 16, 2, 2) / 7, "up")], attrs={"strides": Ints((2, 2))})
+    y = net.op("GlobalAveragePool", [y])
+    y = net.op("Flatten", [y])
+    return net.done(net.op("MatMul", [y, net.const(floats(4, 16, 40), "head")]))
+
+
+def recurrent() -> Module:
+    net = Net()
+    x = net.input("x", F32, 5, 2, 40)
+    w, r = net.const(floats(0, 1, 128, 40) / 6, "w"), net.const(floats(1, 1, 128, 32) / 6, "r")
+    out = net.node("LSTM", [x, w, r], attrs={"hidden_size": 32}).results[0]
+    return net.done(out)
+
+
+IMAGE = {"x": floats(9, 2, 32, 8, 8)}
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_number_of_bits_runs_as_its_codes_say(bits: int, symmetric: bool) -> None:
+    module = convolutional()
+    small = Weights(bits=bits, stored=bits, symmetric=symmetric)(module, ORT)
+    assert not small.history[-1].skipped  # type: ignore[attr-defined]
+    wanted = evaluate(small, IMAGE)[0]
+    (found,) = Session(legalize(small).module).run(IMAGE).values()
+    assert cosine(found, wanted) > (0.9999 if bits > 2 else 0.99)
+    assert cosine(evaluate(module, IMAGE)[0], wanted) > {2: 0.2, 3: 0.8, 4: 0.95, 6: 0.99, 8: 0.9999}[bits]
+
+
+def test_storage_lies_in_blocks_or_by_channel() -> None:
+    plan = Weights(bits=4, stored=4).plan(convolutional(), ORT)
+    found = {s.constant: (s.axis, s.block, s.form) for s in plan.sites}
+    assert found == {
+        "wide": (1, 32, "stored"),
+        "depthwise": (0, 0, "stored"),
+        "pointwise": (1, 32, "stored"),
+        "up": (0, 32, "stored"),
+        "head": (0, 32, "blocks"),
+    }
+    assert any("size only" in note for note in plan.notes)
+
+
+def test_what_has_no_kernel_keeps_eight_bits_unless_told() -> None:
+    plan = Int4().plan(convolutional(), ORT)
+    assert {s.constant: s.bits for s in plan.sites} == {
+        "wide": 8, "depthwise": 8, "pointwise": 8, "up": 8, "head": 4,
+    }  # fmt: skip
+    assert {s.bits for s in Int4(stored=4).plan(convolutional(), ORT).sites} == {4}
+    assert {s.bits for s in Weights(bits=8, stored=4).plan(convolutional(), ORT).sites} == {8}
+
+
+def test_recurrent_layers_are_stored() -> None:
+    module = recurrent()
+    small = Int4()(module, ORT)
+    assert {"w_quantized", "r_quantized"} <= set(small.constants)
+    feeds = {"x": floats(1, 5, 2, 40)}
+    (found,) = Session(legalize(small).module).run(feeds).values()
+    assert cosine(found, evaluate(module, feeds)[0]) > 0.999
+    assert to_proto(legalize(small).module).ByteSize() < 0.5 * to_proto(module).ByteSize()
+
+
+def test_matrices_of_rank_three_and_on_the_left() -> None:
+    net = Net()
+    x = net.input("x", F32, 4, 6, 64)
+    y = net.op("MatMul", [x, net.const(floats(0, 4, 64, 64) / 8, "batched")])
+    module = net.done(net.op("MatMul", [net.const(floats(1, 6, 6), "small"), y]))
+    small = Int4(stored=4)(module, ORT)
+    assert [d.site for d in small.history[-1].done] == ["batched"]  # type: ignore[attr-defined]
+    feeds = {"x": floats(2, 4, 6, 64)}
+    (found,) = Session(legalize(small).module).run(feeds).values()
+    assert np.allclose(found, evaluate(small, feeds)[0], atol=1e-4)
+
+
+def test_three_and_six_bits_say_where_they_are_stored() -> None:
+    module = convolutional()
+    assert any("3 bits are stored in 4" in n for n in Weights(bits=3, stored=3).plan(module, ORT).notes)
+    assert any("6 bits are stored in 8" in n for n in Weights(bits=6).plan(module, ORT).notes)
+    assert not any("are stored in" in n for n in Weights(bits=4, scale="f32", stored=4).plan(module, ORT).notes)
+
+
+def test_four_bits_are_int4() -> None:
+    module = convolutional()
+    a, b = Int4()(module, ORT), Weights(bits=4)(module, ORT)
+    assert a.history[-1].plan == b.history[-1].plan  # type: ignore[attr-defined]
+    digests = [{n: v.constant.digest() for n, v in m.constants.items() if v.constant} for m in (a, b)]
+    assert digests[0] == digests[1]
+
+
+# -- several numbers of bits ---------------------------------------------------------------------------------------
+
+
+def deep(layers: int = 6) -> Module:
+    net = Net()
+    y = net.input("x", F32, 4, 64)
+    for i in range(layers):
+        w = floats(i, 64, 64) / 8
+        w[i::7] *= 1 + 5 * i  # errors that differ
+        y = net.op("Tanh", [net.op("MatMul", [y, net.const(w, f"w{i}")])])
+    return net.done(y)
+
+
+def size(module: Module) -> int:
+    return sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
+
+
+def test_the_ends_of_the_strength() -> None:
+    module, step = deep(), Weights(bits=(4, 8))
+    assert step.free == ("saving",)
+    assert not step.at(0.0).plan(module, ORT).sites
+    assert {s.code for s in step.at(0.0).plan(module, ORT).skipped} == {SkipCode.HURTS}
+    assert {s.bits for s in step.at(1.0).plan(module, ORT).sites} == {4}
+    assert {s.bits for s in step.plan(module, ORT).sites} == {8}
+
+
+def test_more_strength_less_size_and_more_damage() -> None:
+    module, step = deep(), Weights(bits=(2, 4, 8))
+    strengths = np.linspace(0, 1, 21)
+    sizes, damages = [], []
+    for s in strengths:
+        plan = step.at(float(s)).plan(module, ORT)
+        before = {n: v.constant.nbytes for n, v in module.constants.items() if v.constant}
+        after = {x.constant: x.bytes_after for x in plan.sites}
+        sizes.append(sum(after.get(n, b) for n, b in before.items()))
+        damages.append(sum(x.error for x in plan.sites))
+    assert damages == sorted(damages)
+    assert sizes[0] > 3 * sizes[-1]
+    shares = [step.at(float(s)).saving for s in strengths]
+    budgets = [sizes[0] - share * (sizes[0] - sizes[-1]) for share in shares if share is not None]
+    assert all(size <= budget + 1e-6 for size, budget in zip(sizes, budgets))
+    assert budgets == sorted(budgets, reverse=True)
+
+
+def _site(bits: int, cost: int, error: float) -> Site:
+    return Site("w", ("op",), (1, 1), 0, 32, bits, False, "f16", "blocks", 100, cost, error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(5, 40), st.integers(41, 90), st.floats(0.01, 1)), min_size=1, max_size=5),
+    st.floats(0, 1),
+)
+def test_the_choice_is_the_best_there_is(rows: list[tuple[int, int, float]], saving: float) -> None:
+    options = [[_site(8, much, error / 50), _site(4, little, error)] for little, much, error in rows]
+    chosen = mixed.choose(options, mixed.by_error(options), saving)
+    budget = 100 * len(rows) - saving * sum(100 - little for little, _, _ in rows)
+    everything = [
+        (sum(s.error if s else 0.0 for s in pick), pick)
+        for pick in itertools.product(*[[None, *sites] for sites in options])
+        if sum(s.bytes_after if s else 100 for s in pick) <= budget + 1e-9
+    ]
+    assert sum(s.bytes_after if s else 100 for s in chosen) <= budget + 1e-6
+    best = min(damage for damage, _ in everything)
+    assert sum(s.error if s else 0.0 for s in chosen) == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+def test_a_bound_on_size_is_met_by_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    module = deep()
+    mlc.save(module, tmp_path / "model.onnx")
+    limit = 0.6 * size(Weights(bits=8)(module)) + 0.4 * size(Int4()(module)) + 6000
+    mlc.compile(tmp_path / "model.onnx", f"weights([4, 8]) where size <= {int(limit)}B", output=out, check="none")
+    assert out.stat().st_size <= limit
+    kinds = {op.attrs["bits"] for op in load(out).walk() if op.kind == "com.microsoft::MatMulNBits"}
+    assert kinds == {4, 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"bits": 5}, Code.OUT_OF_RANGE),
+        ({"bits": (4, 7)}, Code.OUT_OF_RANGE),
+        ({"bits": "4"}, Code.WRONG_UNIT),
+        ({"bits": True}, Code.WRONG_UNIT),
+        ({"bits": ()}, Code.OUT_OF_RANGE),
+        ({"bits": 4, "saving": 0.5}, Code.CANNOT_HONOUR),
+        ({"saving": 1.5, "bits": (4, 8)}, Code.OUT_OF_RANGE),
+        ({"method": "magic"}, Code.OUT_OF_RANGE),
+    ],
+)
+def test_options_are_checked(arguments: dict[str, Any], code: Code) -> None:
+    with pytest.raises(MlcError) as caught:
+        Weights(**arguments)
+    assert caught.value.diagnostics[0].code is code
+
+
+@settings(max_examples=40, deadline=None)
+@given(modules(), st.sampled_from([2, 3, 4, 6, 8, (4, 8)]), st.sampled_from(["rtn", "grid", "hqq"]))
+def test_any_module_stays_valid(module: Module, bits: int | tuple[int, ...], method: str) -> None:
+    overhead, sites_module._OVERHEAD = sites_module._OVERHEAD, -(1 << 20)  # so that small weights are taken, too
+    try:
+        small = Weights(bits=bits, method=method)(module, ORT)
+    finally:
+        sites_module._OVERHEAD = overhead
+    verify(small)
+    verify(legalize(small).module)
+    assert [v.type for v in small.graph.outputs] == [v.type for v in module.graph.outputs]
+
+
+@pytest.mark.real
+@real_models()
+def test_real_models(model: RealModel) -> None:
+    """8-bit storage agrees, is much smaller wherever there are weights, and loads."""
+    module = load(model.path)
+    small = Weights(bits=8)(module, ORT)
+    lowered = legalize(small).module
+    feeds, meter = model.feeds(), AgreementMeter()
+    meter.update(Session(model.path).run(feeds), Session(lowered).run(feeds))
+    agreement = meter.result().cosine
+    assert agreement is not None
+    assert agreement > 0.985
+    assert to_proto(lowered).ByteSize() <= to_proto(module).ByteSize()
