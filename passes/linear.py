@@ -150,7 +150,8 @@ class Recurrent(Linear):
 
     def stored(self, matrix: Array) -> Array:
         assert self.weight.constant is not None
-        return np.ascontiguousarray(matrix.reshape(self.weight.constant.shape))
+        directions, outputs, _ = self.weight.constant.shape
+        return np.ascontiguousarray(matrix.reshape(directions, outputs, -1))
 
     def outputs(self, positions: Array) -> Array:
         assert self.weight.constant is not None

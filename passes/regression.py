@@ -84,31 +84,45 @@ class CrossMoments:
         return self._xt / self.count - self._x[:, :, None] * self._t[:, None, :] / self.count**2
 
     @property
+    def second(self) -> Array:
+        """Second moments of the inputs about zero: [groups, depth, depth]."""
+        return np.asarray(self.covariance + self.mean_x[:, :, None] * self.mean_x[:, None, :])
+
+    @property
+    def second_cross(self) -> Array:
+        """Second moments of inputs and targets about zero: [groups, depth, outputs]."""
+        return np.asarray(self.cross + self.mean_x[:, :, None] * self.mean_t[:, None, :])
+
+    @property
     def variance_t(self) -> Array:
         """[groups, outputs]."""
         return self._tt / self.count - (self._t / self.count) ** 2
 
-    def solve(self, start: Array, penalty: float) -> Fit:
-        """The ridge solution near `start` [groups, outputs, depth]."""
-        covariance, cross, start = self.covariance, self.cross, start.astype(np.float64)
+    def solve(self, start: Array, penalty: float, *, bias: bool = True) -> Fit:
+        """The ridge solution near `start` [groups, outputs, depth]; without a bias, moments are those about zero."""
+        covariance, cross = (self.covariance, self.cross) if bias else (self.second, self.second_cross)
+        start = start.astype(np.float64)
         residual = cross - covariance @ np.swapaxes(start, 1, 2)  # of the targets against W0 x
         solved = start + np.swapaxes(np.stack([_ridge(a, r, penalty) for a, r in zip(covariance, residual)]), 1, 2)
-        new_bias = self.mean_t - np.einsum("god,gd->go", solved, self.mean_x)
-        return Fit(
-            solved,
-            new_bias,
-            self._error(start, covariance, cross, np.zeros_like(new_bias)),
-            self._error(solved, covariance, cross, new_bias),
-        )
+        new_bias = self.bias(solved) if bias else np.zeros(start.shape[:2])
+        return Fit(solved, new_bias, self.error(start), self.error(solved, new_bias))
 
-    def _error(self, matrix: Array, covariance: Array, cross: Array, bias: Array) -> float:
+    def bias(self, matrix: Array) -> Array:
+        """The bias [groups, outputs] with which a map has the mean of the targets."""
+        return np.asarray(self.mean_t - np.einsum("god,gd->go", matrix, self.mean_x))
+
+    def error(self, matrix: Array, bias: Array | float = 0.0) -> float:
+        """E |t - W x - b|^2 / Var(t) of a map, summed over outputs."""
+        return self._error(matrix, self.covariance, self.cross, bias)
+
+    def _error(self, matrix: Array, covariance: Array, cross: Array, bias: Array | float) -> float:
         """Relative to the variance of the targets; an offset of the mean counts."""
         spread = (
             self.variance_t
             - 2 * np.einsum("god,gdo->go", matrix, cross)
             + np.einsum("god,gde,goe->go", matrix, covariance, matrix, optimize=True)
         )
-        offset = self.mean_t - np.einsum("god,gd->go", matrix, self.mean_x) - bias
+        offset = self.bias(matrix) - bias
         total = float(self.variance_t.sum())
         return float(np.maximum(spread, 0).sum() + (offset**2).sum()) / total if total > 0 else 0.0
 

@@ -1,0 +1,132 @@
+"""Refinement of a quantized module against the float one: better codes for the same file, from calibration data.
+
+Weights are taken front to back. What a weight sees, x', comes from the quantized model, whose earlier weights are
+refined already; what its operator should yield, t = W x, from the float model (recipes of GPTQ and AdaRound; fitting
+to the inputs of the compressed model is He, Zhang, Sun, "Channel Pruning", 2017). Both models stream over the same
+samples, weights that do not depend on each other share a run, and of long streams a random part of the rows is used
+(passes/budget.py): memory is that of the moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ....ir import errors
+from ....ir.constants import Constant
+from ....ir.core import Module
+from ....ir.errors import Code
+from ....ir.quant import QSpec
+from ....ir.quant_blocks import packed
+from ....ir.rewrite import Rewriter
+from ...base import Context, Done
+from ...bias import add_bias
+from ...budget import allowed, pick, rows_per_sample
+from ...statistics import batch_size, runs, sources, stream
+from .sites import Reader, Site, refinable
+from .solvers import GptqSolver, Options, Outcome, Solver
+
+Array = np.ndarray[Any, Any]
+SOLVERS: dict[str, Callable[[Site, Options, np.random.Generator], Solver]] = {"gptq": GptqSolver}
+#: Runs of both models, at most: deep models refine several layers in a row from the same run.
+RUNS = 64
+
+
+def refine(
+    rw: Rewriter,
+    source: Module,
+    ctx: Context,
+    method: str = "gptq",
+    sites: Mapping[str, QSpec] | None = None,
+    options: Options | None = None,
+) -> list[Done]:
+    """Replace codes (and scales and zero points, where nothing relies on them) of `rw.module` by better ones.
+
+    `source` is the float model: every weight `base` of it whose codes are called `{base}_quantized` can be refined.
+    `sites` says which, and the grid of each (None: all). Needs `ctx.data` and `ctx.runner`. Every weight gets a line:
+    its relative errors, or why it was kept. Errors: NO_DATA; CANNOT_HONOUR for an unknown method.
+    """
+    make = SOLVERS.get(method)
+    if make is None:
+        raise errors.error(
+            Code.CANNOT_HONOUR, f"there is no refinement called {method!r}", help=f"one of {', '.join(SOLVERS)}"
+        )
+    found, skipped = refinable(rw.module, source, sites, ctx.max_memory)
+    done = [Done(s.site, "rounded", f"kept: {s.why}") for s in skipped]
+    for group in _groups(found, ctx.max_memory):
+        solvers = [make(site, options or Options(), ctx.rng(method, site.name)) for site in group]
+        _stream(rw.module, source, group, solvers, ctx)
+        for site, solver in zip(group, solvers):
+            done.append(_store(rw, site, solver.solve(), method))
+    return done
+
+
+def _groups(sites: Sequence[Site], memory: int | None) -> Iterator[list[Site]]:
+    """Sites that share a run: those of one level; of several levels in a row where there are more than `RUNS`."""
+    levels = sorted({s.level for s in sites})
+    joined = -(-len(levels) // RUNS)
+    stage = {level: index // joined for index, level in enumerate(levels)} if levels else {}
+    together: Callable[[Site, Site], bool] = lambda a, b: stage[a.level] == stage[b.level]  # noqa: E731
+    return runs(sites, lambda s: s.memory, allowed(memory), together)
+
+
+def _stream(module: Module, source: Module, sites: Sequence[Site], solvers: Sequence[Solver], ctx: Context) -> None:
+    """Show every solver the rows of its readers."""
+    samples, runner = sources(ctx)
+    readers: list[tuple[Reader, Solver, Array]] = []
+    for site, solver in zip(sites, solvers):
+        turned = np.swapaxes(site.float_matrix(), 1, 2)
+        readers += [(reader, solver, turned) for reader in site.readers]
+    models = [
+        runner.prepare(model, tuple(dict.fromkeys(names)))
+        for model, names in (
+            (module, [r.linear.data.name for r, _, _ in readers]),
+            (source, [r.whole.data.name for r, _, _ in readers]),
+        )
+    ]
+    rng = ctx.rng("refine", *(s.name for s in sites))
+    batch = min(batch_size(module), batch_size(source))
+    for got, wanted in stream(samples, batch, models, ctx.progress):
+        for reader, solver, turned in readers:
+            data = got[reader.linear.data.name]
+            wish = rows_per_sample(turned.shape[1], len(samples)) * batch
+            picked = pick(rng, reader.linear.count(data), wish)
+            before = reader.whole.rows(wanted[reader.whole.data.name], picked).astype(np.float32, copy=False)
+            solver.update(reader.linear.rows(data, picked), before @ turned)
+
+
+def _store(rw: Rewriter, site: Site, outcome: Outcome, method: str) -> Done:
+    before, after = (f"error {100 * e:.3g} %" for e in (outcome.before, outcome.after))
+    if not outcome.after < outcome.before:
+        return Done(site.name, before, f"kept: {method} leaves {after}")
+    rounded, spec = outcome.rounded, site.spec
+    _replace_codes(rw, site, rounded.codes)
+    if not site.fixed and site.depth_blocks is not None:
+        scale = site.scale.constant
+        assert scale is not None
+        stored = _as_stored(site, rounded.scale, scale.shape)
+        rw.set_constant(site.scale, Constant.of(stored.astype(scale.dtype.numpy), scale.dtype, scale.origin))
+        if site.zero is not None:
+            zero = site.zero.constant
+            assert zero is not None
+            points = _as_stored(site, rounded.zero, zero.shape).astype(np.int16).astype(np.uint8)
+            rw.set_constant(site.zero, packed(points, zero.dtype, zero.origin))
+    if outcome.bias is not None:
+        weight = site.weight.constant
+        assert weight is not None
+        add_bias(rw, site.linear.op, outcome.bias.reshape(-1), weight.dtype)
+    return Done(site.name, before, f"{after}, {method} in {spec.bits} bits")
+
+
+def _replace_codes(rw: Rewriter, site: Site, codes: Array) -> None:
+    old = site.codes.constant
+    assert old is not None
+    bytes_of_codes = site.linear.stored(codes).astype(np.int16).astype(np.uint8)
+    rw.set_constant(site.codes, packed(bytes_of_codes, old.dtype, old.origin))
+
+
+def _as_stored(site: Site, parameter: Array, shape: tuple[int, ...]) -> Array:
+    """Scales or zero points [groups, outputs, blocks] as the graph holds them."""
+    return site.linear.stored(parameter).reshape(shape) if site.depth_blocks else parameter.reshape(shape)
