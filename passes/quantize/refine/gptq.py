@@ -146,16 +146,13 @@ def _factor(hessian: Array, diagonal: Array, dtype: np.dtype[Any]) -> Array:
 
     H is turned around, so that the usual lower factor is R turned around. float64 where `dtype` is not exact enough.
     """
-    turned = np.ascontiguousarray(hessian[:, ::-1, ::-1], dtype)
-    if turned is hessian:
-        turned = turned.copy()
-    np.einsum("gii->gi", turned)[...] = diagonal[:, ::-1]
-    factor = _lower(turned.copy()) if dtype != np.float64 else _lower(turned)
-    if factor is None:
-        factor = _lower(turned.astype(np.float64))
-        if factor is None:
-            raise ValueError("the second moments are not positive definite")
-    return factor[:, ::-1, ::-1].astype(dtype, copy=False)
+    for exact in dict.fromkeys((dtype, np.dtype(np.float64))):
+        turned = np.array(hessian[:, ::-1, ::-1], exact, order="C")
+        np.einsum("gii->gi", turned)[...] = diagonal[:, ::-1]
+        factor = _lower(turned)
+        if factor is not None:
+            return factor[:, ::-1, ::-1].astype(dtype, copy=False)
+    raise ValueError("the second moments are not positive definite")
 
 
 def _lower(matrices: Array) -> Array | None:
