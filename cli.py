@@ -268,6 +268,30 @@ def bench(
         )
 
 
+@app.command()
+def calibrate(
+    to: To = "ort(cpu)",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="a file X.json  [default: where targets look for it]", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a coarser grid, in seconds rather than minutes")] = False,
+    json: Json = False,
+) -> None:
+    """Measure once what operators cost on this machine; plans use it from then on."""
+    from . import commands
+    from .backends import costs_view as view
+
+    with view.progress() as advance:
+        path, table = commands.calibrate(to, output=output, quick=quick, advance=advance)
+    if json:
+        typer.echo(_json({"path": str(path), "digest": table.digest, "environment": dict(table.environment)}))
+    else:
+        from .backends.report import terminal
+
+        view.show(table, path, terminal())
+
+
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:

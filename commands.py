@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from .backends.calibrate import FULL, QUICK
+from .backends.calibrate import calibrate as measure_costs
 from .backends.checks import Judge, time_files
 from .backends.checks import compare as compare_files
+from .backends.costs import CostTable, cache_path, write
 from .backends.inspect import facts
 from .backends.measure import environment
+from .backends.targets import parse_target
 from .compiler import PathLike, load, model_path
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
@@ -53,6 +58,34 @@ def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int]
     compare_files(model_path(a), model_path(b), judge)
     found = time_files(model_path(b), judge, seed=seed)
     return {**found.to_json(), "environment": environment()}
+
+
+def calibrate(
+    to: str = "ort(cpu)",
+    *,
+    output: PathLike | None = None,
+    quick: bool = False,
+    advance: Callable[[str, int, int], None] | None = None,
+) -> tuple[Path, CostTable]:
+    """Measure what operators cost on this machine and keep it: where targets look for it, or in a file of its own.
+
+    `advance(what, done, total)` hears of every step. Errors: BAD_TARGET for a target that is not this machine, USAGE.
+    """
+    target = parse_target(to)
+    if target.costs_from != "auto" or target.isa not in ("auto", target.detected_isa):
+        raise errors.error(
+            Code.BAD_TARGET,
+            f"target {to!r} cannot be measured here",
+            help="measure ort(cpu), or ort(cpu, threads=N): costs are those of this machine",
+        )
+    path = Path(output) if output is not None else cache_path(target.threads)
+    if path.suffix != ".json" or path.is_dir():
+        raise errors.error(Code.USAGE, f"{str(path)!r} is no name for a cost table", help="write -o NAME.json")
+    if not path.parent.is_dir() and output is not None:
+        raise errors.error(Code.OUTPUT, f"there is no folder {str(path.parent)!r}", help="create it, or choose another")
+    table = measure_costs(target, QUICK if quick else FULL, advance=advance)
+    write(table, path)
+    return path, table
 
 
 def _judge(

@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,6 +173,17 @@ def assumed_costs(isa: Isa) -> CostTable:
     """The costs that come with mlc."""
     text = (files(__package__) / _SHIPPED).read_text("utf-8")
     return _parse(text, _SHIPPED, "assumed", isa)
+
+
+def write(table: CostTable, path: Path) -> None:
+    """Write a table; the file appears whole or not at all. Errors: OUTPUT."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
+            file.write(table.to_json())
+        os.replace(file.name, path)
+    except OSError as cause:
+        raise error(Code.OUTPUT, f"cannot write {str(path)!r}: {cause.strerror}", help="choose another -o") from cause
 
 
 def read(path: Path, origin: Origin) -> CostTable:

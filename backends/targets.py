@@ -172,6 +172,11 @@ class OrtTarget:
     def known_isa(self) -> Isa:
         return detect_isa() if self.isa == "auto" else self.isa
 
+    @property
+    def detected_isa(self) -> Isa:
+        """The instruction set of this machine."""
+        return detect_isa()
+
     def __str__(self) -> str:
         given = [f"threads={self.threads}"] if self.threads != 1 else []
         given += [f"isa={self.isa}"] if self.isa != "auto" else []

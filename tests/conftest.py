@@ -8,6 +8,14 @@ from kit.real import RealModel, real_model
 COUNTS = pytest.StashKey[dict[str, int]]()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_costs_of_this_machine(tmp_path_factory: pytest.TempPathFactory):
+    """Plans must not depend on whether somebody calibrated this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def model(request: pytest.FixtureRequest) -> RealModel:
     """A real model, named by `kit.real.real_models` or `all_models`."""

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.net import Net
 
+from mlc import commands
 from mlc.backends import costs as costs_module
 from mlc.backends.calibrate import QUICK, calibrate
 from mlc.backends.costs import FORMAT, CostTable, Key, Series, assumed_costs, cache_path, known_costs, machine, read
 from mlc.backends.costs_of_ops import job_of
 from mlc.backends.machine import cache_folder
 from mlc.backends.targets import OrtTarget, parse_target
+from mlc.cli import run
 from mlc.ir.core import Ints, Op
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
@@ -269,6 +271,59 @@ def test_a_calibration_measures_every_form(tmp_path: Path) -> None:
         assert (np.diff(series.seconds, axis=0) >= 0).all(), key
     (tmp_path / "costs.json").write_text(found.to_json())
     assert read(tmp_path / "costs.json", "given").digest == found.digest
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "QUICK", TINY)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_the_command_keeps_its_table_where_targets_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert OrtTarget().costs.origin == "assumed"
+    assert run(["calibrate", "--quick"]) == 0
+    shown = capsys.readouterr().out
+    assert "MatMul" in shown
+    assert OrtTarget().costs.describe()["costs"] == "measured"
+    assert OrtTarget().costs.digest in shown
+    assert OrtTarget(threads=2).costs.origin == "assumed"
+    cache_path(1).write_text("{")
+    with pytest.raises(MlcError) as caught:
+        _ = OrtTarget().costs
+    assert caught.value.diagnostics[0].code is Code.BAD_TARGET
+
+
+@pytest.mark.usefixtures("quickly")
+def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.json"
+    assert run(["calibrate", "--quick", "-o", str(path), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    target = parse_target(f"ort(cpu, costs={path})")
+    assert shown["digest"] == target.costs.digest
+    assert shown["environment"] == machine(1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--to", "ort(gpu)"], "no argument 'gpu'"),
+        (["--to", "ort(cpu, costs=assumed)"], "cannot be measured here"),
+        (["--to", "ort(cpu, isa=portable)"], "cannot be measured here"),
+        (["-o", "costs"], "write -o NAME.json"),
+        (["-o", "nowhere/costs.json"], "no folder 'nowhere'"),
+        (["--quik"], "No such option"),
+    ],
+)
+def test_wrong_uses_of_the_command(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["calibrate", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert expected in captured.err
+    assert "Traceback" not in captured.err
 
 
 def test_the_shipped_table_knows_all_forms() -> None:
