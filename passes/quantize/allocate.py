@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +27,8 @@ Table = Sequence[Sequence[float]]
 
 _LARGEST = 1e5  # that objective coefficients are scaled to: HiGHS stops within 1e-6 of the optimum
 _NODES = 200_000  # of branch and bound: minutes at most, and the same on every machine
-_TIGHTER = 8  # tries: a solution may exceed the budget by the solver's tolerance
+_TOLERANCE = 1e-6  # by which HiGHS may exceed the budget, in units of the largest cost
+_CUTS = 16  # solutions within that tolerance that are forbidden one by one before the budget is tightened
 _ROUNDING = 1e-12  # of the budget: sums of floats are compared
 
 
@@ -103,17 +107,21 @@ def _solve(problem: Sequence[_Item], budget: float) -> tuple[list[int], bool]:
     richest = [item.option.size - 1 for item in problem]
     if sum(float(item.cost[-1]) for item in problem) <= _room(budget):
         return richest, True
-    limit = budget
-    for _ in range(_TIGHTER):
-        picked, exact = _milp(problem, limit)
+    cuts: list[list[int]] = []
+    for attempt in range(_CUTS + 1):
+        careful = attempt == _CUTS
+        picked, exact = _milp(problem, budget, cuts, _TOLERANCE if careful else 0.0)
         spent = sum(float(item.cost[at]) for item, at in zip(problem, picked))
         if spent <= _room(budget):
-            return picked, exact
-        limit -= spent - budget
+            return picked, exact and not careful
+        cuts.append(picked)
     return [0] * len(problem), False
 
 
-def _milp(problem: Sequence[_Item], budget: float) -> tuple[list[int], bool]:
+def _milp(
+    problem: Sequence[_Item], budget: float, cuts: Sequence[Sequence[int]], reserve: float
+) -> tuple[list[int], bool]:
+    """The best choice but those in `cuts`; `reserve` is kept of the budget, in units of the largest cost."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
@@ -123,21 +131,40 @@ def _milp(problem: Sequence[_Item], budget: float) -> tuple[list[int], bool]:
     worth = np.concatenate([item.value - item.value[-1] for item in problem])
     room = budget - sum(float(item.cost[0]) for item in problem)
     unit = max(float(spare.max()), 1e-300)
-    one_each = csr_array((np.ones(starts[-1]), np.arange(starts[-1]), starts), shape=(len(problem), starts[-1]))
-    found = milp(
-        worth * (_LARGEST / max(float(worth.max()), 1e-300)),
-        integrality=np.ones(starts[-1]),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(csr_array((spare / unit)[None]), -np.inf, room / unit),
-        ],
-        options={"mip_rel_gap": 0.0, "node_limit": _NODES},
-    )
+    columns = np.arange(starts[-1])
+    one_each = csr_array((np.ones(starts[-1]), columns, starts), shape=(len(problem), starts[-1]))
+    limits = [
+        LinearConstraint(one_each, 1, 1),
+        LinearConstraint(csr_array((spare / unit)[None]), -np.inf, room / unit - reserve),
+    ]
+    for cut in cuts:
+        chosen = np.isin(columns, starts[:-1] + cut).astype(np.float64)
+        limits.append(LinearConstraint(csr_array(chosen[None]), -np.inf, len(problem) - 1))
+    with _stdout_kept():
+        found = milp(
+            worth * (_LARGEST / max(float(worth.max()), 1e-300)),
+            integrality=np.ones(starts[-1]),
+            bounds=Bounds(0, 1),
+            constraints=limits,
+            options={"mip_rel_gap": 0.0, "node_limit": _NODES},
+        )
     if found.x is None:
         return [0] * len(problem), False
     picked = [int(found.x[a:b].argmax()) for a, b in itertools.pairwise(starts)]
     return picked, found.status == 0
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Send what the solver prints, from C and whatever it was told, to stderr: stdout may carry JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _room(budget: float) -> float:
