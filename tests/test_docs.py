@@ -23,6 +23,7 @@ EXAMPLES = {
     "demo": "ppocrv4_rec",
     "simplify": "opennsfw_unfolded",
     "prune": "mnist_cnn",
+    "dequantize": "smart_turn",
     "int4": "",
     "weights": "ppocrv4_rec",
     "fp16": "mobilenet_v2",

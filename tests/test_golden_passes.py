@@ -18,11 +18,13 @@ from mlc.ir.text import print_module
 from mlc.ir.types import tensor
 from mlc.passes.base import Pass
 from mlc.passes.prune.structured import Prune
+from mlc.passes.quantize.dequantize.step import Dequantize
 from mlc.passes.quantize.fp16 import Fp16
 from mlc.passes.quantize.int4 import Int4
 
 GOLDEN = Path(__file__).parent / "golden" / "passes"
 PASSES: dict[str, Pass] = {
+    "dequantize": Dequantize(),
     "fp16": Fp16(),
     "int4": Int4(),
     "int4_symmetric": Int4(block=64, symmetric=True, scale="f32"),
@@ -48,8 +50,9 @@ def network() -> Module:
 
 @pytest.mark.parametrize("name", PASSES)
 def test_golden(name: str, update_golden: bool) -> None:
-    made = PASSES[name](network())
-    quantized = name.startswith("int4")  # which clip is best depends on the order of float sums: no digests of codes
+    made = PASSES[name](Int4()(network()) if name == "dequantize" else network())
+    # Which clip is best depends on the order of float sums: no digests of codes.
+    quantized = name.startswith(("int4", "dequantize"))
     text = print_module(made, digests=not quantized)
     if quantized:
         text += "\nlowered for ort(cpu):\n\n" + print_module(legalize(made).module)

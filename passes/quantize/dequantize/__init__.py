@@ -1,0 +1,1 @@
+"""`dequantize`: quantized graphs back to operators of floats."""
