@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import __version__
 from .backends import artifact, report
 from .backends.checks import Emitted, Judge, check_emitted, time_files
-from .backends.legalize import legalize
+from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.ort import Session
 from .backends.runner import OrtRunner
+from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
 from .dsl.facts import facts_of
@@ -164,8 +165,9 @@ class _Compilation:
 
     def __init__(self, source: Module, program: Program, options: Settings, *, level: str) -> None:
         self.source, self.program, self.options = source, program, options
-        self.target: OrtTarget = parse_target(options.to)
-        self.threads = options.threads or self.target.threads
+        target = parse_target(options.to)
+        self.threads = options.threads or target.threads
+        self.target: OrtTarget = dataclasses.replace(target, threads=self.threads)
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
         self.data, self.eval = _data(source, program, options)
@@ -188,11 +190,13 @@ class _Compilation:
         module, reports = self._transform(steps)
         out = layout.out if keep else None
         with artifact.staged(layout) as folder:
-            emitted, lowering = self._emit(module, folder / layout.model_name)
+            self._tell_costs()
+            emitted, lowered = self._emit(module, folder / layout.model_name)
+            self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.judge.binding)]
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
-            document = self._report(out, reports, emitted, lowering, verdicts, diagnostics)
+            document = self._report(out, reports, emitted, lowered, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
         return Result(module, document, out, diagnostics)
 
@@ -259,7 +263,14 @@ class _Compilation:
                 )
         return module, reports
 
-    def _emit(self, module: Module, path: Path, *, check: str | None = None) -> tuple[Emitted, Sequence[str]]:
+    def _tell_costs(self) -> None:
+        """Say so when steps decided by costs that nobody measured here."""
+        if self.target.asked_costs is not None and self.target.costs.origin == "assumed":
+            self.warnings.append(
+                "steps decided by assumed costs: measure those of this machine once, with mlc calibrate"
+            )
+
+    def _emit(self, module: Module, path: Path, *, check: str | None = None) -> tuple[Emitted, Lowered]:
         lowered = legalize(module, self.target)
         if any(outcome.changed for outcome in module.history if isinstance(outcome, PassReport)):
             lowered.module.meta.properties |= {
@@ -278,7 +289,7 @@ class _Compilation:
             seed=self.options.seed,
             opset=self.options.opset,
         )
-        return emitted, lowered.lines
+        return emitted, lowered
 
     def _locate(self, module: Module, emitted: Emitted) -> None:
         """Name the operator where broken outputs start to differ: the first thing anyone will ask."""
@@ -310,7 +321,7 @@ class _Compilation:
         out: Path | None,
         reports: Sequence[PassReport],
         emitted: Emitted,
-        lowering: Sequence[str],
+        lowered: Lowered,
         verdicts: Sequence[Verdict],
         diagnostics: Sequence[Diagnostic],
     ) -> dict[str, Any]:
@@ -326,7 +337,8 @@ class _Compilation:
             "threads": self.threads,
             "steps": [_step_json(r) for r in reports],
             "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
-            "lowering": list(lowering),
+            "lowering": list(lowered.lines),
+            "costs": self.target.asked_costs.describe() if self.target.asked_costs is not None else None,
             "artifact": {"path": str(out) if out is not None else None, **emitted.facts()},
             "size": {
                 "source": self.source_bytes,

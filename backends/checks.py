@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +19,10 @@ import numpy as np
 
 from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
+from ..ir.ops.opdef import Trait
+from ..ir.ops.table import lookup
 from .agreement import AccuracyMeter, Agreement, AgreementMeter
+from .fusion import Fusion, read_fusion
 from .measure import Timing, interleaved
 from .onnx import least_onnxruntime
 from .ort import Session
@@ -154,6 +158,7 @@ class Emitted:
     agreement: Agreement | None = None
     accuracy: tuple[float, float] | None = None  # of source and artifact, with labels
     latency: Timing | None = None
+    fusion: Fusion | None = None  # of quantized artifacts that were run
     changed_ops: Mapping[str, str] = field(default_factory=dict)
     broken: tuple[Diagnostic, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -184,6 +189,7 @@ class Emitted:
             "loads": self.loads,
             **agreement,
             **({"accuracy": dict(zip(("source", "artifact"), self.accuracy))} if self.accuracy is not None else {}),
+            **({"quantization": self.fusion.to_json()} if self.fusion is not None else {}),
             "changed_operators": dict(self.changed_ops),
             "binding": {k: v for k, v in judge.binding.items() if not k.startswith("?")},
         }
@@ -210,7 +216,7 @@ def check_emitted(
     if not judge.can_run:
         changed = check_changed_ops(module, seed=seed)
         return Emitted(path, module, nbytes, opset, changed_ops=changed, warnings=tuple(warnings))
-    session = Session(path, threads=judge.threads)
+    session, fusion = _open_emitted(path, module, judge.threads)
     agreement, accuracy = judge.agreement(session)
     latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
     broken = _broken(agreement, judge, exact=exact)
@@ -219,7 +225,16 @@ def check_emitted(
             f"the outputs differ strongly from the source's (cosine {agreement.cosine:.2f}): do less, or fine-tune; "
             "'where cosine >= 0.99' makes it a bound"
         )
-    return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, {}, broken, tuple(warnings))
+    return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, fusion, {}, broken, tuple(warnings))
+
+
+def _open_emitted(path: Path, module: Module, threads: int) -> tuple[Session, Fusion | None]:
+    """A session of the written file and, if it is quantized, what the runtime fused in it."""
+    if not any(lookup(op.kind).has(Trait.QUANTIZED) for op in module.walk()):
+        return Session(path, threads=threads), None
+    with tempfile.TemporaryDirectory(prefix="mlc-optimized-") as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        return Session(path, threads=threads, optimized_path=optimized), read_fusion(optimized)
 
 
 def _broken(agreement: Agreement, judge: Judge, *, exact: bool) -> tuple[Diagnostic, ...]:

@@ -40,6 +40,12 @@ def job_of(op: Op, dims: Sizes) -> Job | None:
     return rule(op, dims) if rule is not None else None
 
 
+def rows_of(value: Value | None, dims: Sizes) -> int | None:
+    """Rows of a value that a matrix multiplies: the product of all sizes but the last."""
+    shape = _shape(value, dims)
+    return math.prod(shape[:-1]) if shape else None
+
+
 def _shape(value: Value | None, dims: Sizes) -> tuple[int, ...] | None:
     if value is None or not isinstance(value.type, TensorType):
         return None

@@ -44,6 +44,9 @@ class Session:
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
+            weights = f"{Path(optimized_path).name}.data"  # apart, so that the graph can be read alone
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         self.name = str(model) if isinstance(model, str | os.PathLike) else "the model"
         self._session = _open(model, options, self.name)
         self.inputs: dict[str, ort.NodeArg] = {i.name: i for i in self._session.get_inputs()}

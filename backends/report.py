@@ -28,6 +28,13 @@ _LONGEST_EXPRESSION = 20
 _LONGEST_SITE = 60
 _ROUNDING = 1e-9  # a drift below this is float rounding
 
+#: Parts of checks.quantization (backends/fusion.py) and what they mean.
+FUSION = {
+    "widened": "weights in codes are widened on every run",
+    "rounded": "values are rounded to codes that nothing computes with",
+    "float_islands": "groups of operators compute in floats between codes",
+}
+
 Report = dict[str, Any]
 
 
@@ -102,6 +109,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(line))
     for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
+    for line in _fusion(report["checks"].get("quantization", {})):
+        console.print(Text(f"in the runtime: {line}"))
     console.print(_totals(report))
     for warning in (*report["warnings"], *report["measurements"]["warnings"]):
         console.print(Text(f"warning: {warning}", style="yellow"))
@@ -148,6 +157,16 @@ def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         if rest:
             lines.append(f"not done by {step['name']}: {rest.total()} more sites, listed in the report file")
         lines += [f"step {number}, {step['name']}: {note}" for note in step["notes"]]
+    return lines
+
+
+def _fusion(quantization: Mapping[str, Any]) -> list[str]:
+    """What the runtime did not compute from codes, the costly first."""
+    lines = []
+    for key, what in FUSION.items():
+        found = quantization.get(key, {"count": 0})
+        if found["count"]:
+            lines.append(f"{found['count']} {what}, e.g. {found['first'][0]}")
     return lines
 
 

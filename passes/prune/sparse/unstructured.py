@@ -36,8 +36,8 @@ _PATTERN = re.compile(r"(\d+):(\d+)")
 _LARGEST_GROUP = 64
 CRITERIA = ("auto", "l2", "l1", "activation")
 DENSE = (
-    "ONNX Runtime multiplies zeros like any other number: the model does not get faster, nor the file smaller, but the "
-    "file compresses better"
+    "size only: ONNX Runtime multiplies zeros like any other number: the model does not get faster, nor the file "
+    "smaller, but the file compresses better"
 )
 
 
