@@ -17,6 +17,8 @@ BUILTIN: dict[str, str] = {
     "simplify": "mlc.passes.rewrite.simplify:Simplify",
     "prune": "mlc.passes.prune.structured:Prune",
     "dequantize": "mlc.passes.quantize.dequantize.step:Dequantize",
+    "equalize": "mlc.passes.quantize.equalize:Equalize",
+    "smooth": "mlc.passes.quantize.smooth:Smooth",
     "int4": "mlc.passes.quantize.int4:Int4",
     "weights": "mlc.passes.quantize.weight_only:Weights",
     "int8": "mlc.passes.quantize.int8.int8:Int8",

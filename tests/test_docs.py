@@ -24,6 +24,8 @@ EXAMPLES = {
     "simplify": "opennsfw_unfolded",
     "prune": "mnist_cnn",
     "dequantize": "smart_turn",
+    "equalize": "mnist_cnn",
+    "smooth": "minilm",
     "int4": "",
     "weights": "ppocrv4_rec",
     "fp16": "mobilenet_v2",
