@@ -25,6 +25,7 @@ _KERNELS = frozenset(
         "DynamicQuantizeLSTM", "MatMulNBits", "GatherBlockQuantized",
     }
 )  # fmt: skip
+_SHAPES = ("Shape", "Size")
 _FIRST = 4  # sites that are named
 
 
@@ -96,6 +97,16 @@ class _Graph:
             for name in dict.fromkeys(node.input):
                 self.readers.setdefault(name, []).append(node)
         self.computed = set(self.maker) | {i.name for i in graph.input}
+        self.sizes = self._sizes()
+
+    def _sizes(self) -> set[str]:
+        """Values that are computed from nothing but shapes (and constants)."""
+        found: set[str] = set()
+        for node in self.nodes:  # in order
+            read = [name for name in node.input if name in self.computed]
+            if node.op_type in _SHAPES or (read and all(name in found for name in read)):
+                found.update(node.output)
+        return found
 
     def rounded(self) -> Iterator[str]:
         for node in self.nodes:
@@ -136,7 +147,7 @@ class _Graph:
             yield from self.readers.get(name, [])
 
     def _is_float(self, node: onnx.NodeProto) -> bool:
-        return node.op_type not in (_QUANTIZE, _WIDEN) and not _is_kernel(node)
+        return node.op_type not in (_QUANTIZE, _WIDEN) and not _is_kernel(node) and node.output[0] not in self.sizes
 
     def _reads_codes(self, node: onnx.NodeProto) -> bool:
         makers = (self.maker.get(name) for name in node.input)

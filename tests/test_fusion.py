@@ -78,6 +78,16 @@ def test_a_float_op_between_units_is_an_island(tmp_path: Path) -> None:
     assert found.rounded == found.widened == ()
 
 
+def test_what_computes_sizes_is_no_island(tmp_path: Path) -> None:
+    net = Net()
+    x = conv(net, codes(net, net.input("x", F32, "N", 4, 8, 8)))
+    rows = net.op("Slice", [net.op("Shape", [x]), net.ints(0), net.ints(1)])
+    flat = net.op("Reshape", [net.op("Tanh", [x]), net.op("Concat", [rows, net.ints(256)], attrs={"axis": 0})])
+    y = codes(net, net.op("Add", [codes(net, flat), codes(net, flat)]))
+    found = fusion(net.done(y), tmp_path)
+    assert [island.kinds for island in found.islands] == [("Tanh", "Reshape")]
+
+
 def test_floats_at_the_ends_are_no_islands(tmp_path: Path) -> None:
     net = Net()
     x = net.op("Tanh", [net.input("x", F32, 1, 4, 8, 8)])
