@@ -93,9 +93,16 @@ def encode(x: Array, scale: Array, zero: Array, spec: QSpec) -> tuple[Array, flo
     np.maximum(steps, spec.qmin - zero, out=steps)
     np.minimum(steps, spec.qmax - zero, out=steps)
     real -= steps
-    error = float(np.einsum("ij,ij,j->", real, real, scale * scale))
+    real *= scale
+    error = _power(real)
     steps += zero
     return steps.astype(np.int8 if spec.signed else np.uint8).view(np.uint8), error
+
+
+def _power(x: Array) -> float:
+    """The sum of squares."""
+    flat = x.ravel(order="K")
+    return float(np.dot(flat, flat))
 
 
 def quantize_constant(
@@ -121,7 +128,7 @@ def quantize_constant(
             at = slice(piece.group + columns.start, piece.group + columns.start + part.shape[1])
             flat_scales[at], flat_zeros[at] = scale, zero.astype(np.int16).astype(np.uint8)
             error += missed
-            power += float(np.einsum("ij,ij->", part, part))
+        power += _power(piece.x)
         write_codes(codes, piece.start, piece.flat_codes(), storage.bits)
     return Quantized(
         Constant(TensorType(storage, shape), PackedPayload(codes, storage, shape), constant.origin),
