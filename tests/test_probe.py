@@ -137,6 +137,8 @@ def test_only_operators_with_weights_read_the_rounded_value() -> None:
     grids = {half.name: (0.5, 128), dead.name: (0.5, 128)}
     probe = Probe(module, context({"x": rows}), ["zero"], grids)
     assert probe.damage(activations=[half.name]) == 0.0, "the product of zeros is zero, and the sum reads floats"
+    everywhere = Probe(module, context({"x": rows}), ["zero"], grids, glue=module.graph.output_names)
+    assert everywhere.damage(activations=[half.name]) > 1e-3, "unless the sum works on codes"
     ones = np.ones((8, 8), np.float32)
     assert probe.damage({"zero": ones}) != probe.damage({"zero": ones}, activations=[half.name])
     assert probe.damage({"zero": ones}, activations=[dead.name]) != probe.damage({"zero": ones})

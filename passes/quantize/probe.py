@@ -59,11 +59,12 @@ class Probe:
         weights: Sequence[str],
         activations: Mapping[str, tuple[float, int]] | None = None,
         *,
+        glue: Collection[str] = (),
         samples: int = SAMPLES,
     ) -> None:
         data, runner = sources(ctx)
         twin = module.clone()
-        builder = _Builder(twin)
+        builder = _Builder(twin, glue)
         self._switches = {name: builder.switch(name, *grid) for name, grid in (activations or {}).items()}
         self._weights = {name: builder.open(name) for name in dict.fromkeys(weights)}
         self._constants = {name: _constant(module, name) for name in self._weights}
@@ -163,8 +164,9 @@ def _refusal(message: str) -> errors.MlcError:
 class _Builder:
     """Turns constants into inputs, and values into values that can be rounded."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, glue: Collection[str]) -> None:
         self._rw = Rewriter(module, by="probe")
+        self._glue = frozenset(glue)
         self._graph = module.graph
         self._values = {v.name: v for v in module.values() if v.constant is None}
         self._next: dict[Op, Op | Graph] = {}
@@ -188,7 +190,7 @@ class _Builder:
         if value is None or not isinstance(value.type, TensorType) or not value.type.dtype.is_float:
             raise _refusal(f"there is no float value {name!r}")
         readers = [op for op in value.users if not op.is_terminator]
-        weighted = [op for op in readers if (linear := linear_of(op)) is not None and linear.data is value]
+        on_codes = [op for op in readers if self._works_on_codes(op, value)]
         if not readers:
             raise _refusal(f"no operator reads the value {name!r}")
         static, dynamic = (self._input(f"{name}_{mode}", tensor(DType.BOOL)) for mode in ("static", "dynamic"))
@@ -199,8 +201,12 @@ class _Builder:
         self._leave(inner, self._choose(dynamic, on_the_run, plain, value, inner))
         rounded = self._branch("static", value, lambda x, g: self._static(x, g, scale, zero))
         made = self._choose(static, rounded, inner, value, anchor)
-        self._rw.replace_uses(value, made, only=weighted or readers)
+        self._rw.replace_uses(value, made, only=on_codes or readers)
         return _Switch(static.name, dynamic.name)
+
+    def _works_on_codes(self, op: Op, value: Value) -> bool:
+        linear = linear_of(op)
+        return (linear is not None and linear.data is value) or (bool(op.results) and op.results[0].name in self._glue)
 
     def _after(self, value: Value) -> Op | Graph:
         """What comes after the producer of a value: whatever reads it comes later."""
