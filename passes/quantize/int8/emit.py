@@ -18,6 +18,7 @@ from ....ir.rewrite import Rewriter
 from ....ir.types import TensorType
 from ...base import Done
 from .codes import quantize_channels
+from .glue import GLUE, Behaviour, hard_sigmoid, number
 from .placement import ROUNDING
 from .plan import ActivationGrid, Int8Plan, WeightSite
 
@@ -39,10 +40,10 @@ class Emitter:
     def run(self) -> list[Done]:
         forms = {r.op: r.form for w in self._plan.weights for r in w.readers}
         static = [self._made_by[name] for name, form in forms.items() if form == "static"]
-        glue = [self._made_by[name] for name in self._plan.glue]
+        glue = [self._in_codes(name) for name in self._plan.glue]
         data = {op: self._grids[op.operands[0].name] for op in static if op.operands[0] is not None}
         done = [self._weight(w, data) for w in self._plan.weights]
-        self._drop_activations()
+        self._absorb()
         working = {*static, *glue}
         rounding = {op for op in static if op.kind in ROUNDING} | set(glue)
         for activation in self._plan.activations:
@@ -121,14 +122,46 @@ class Emitter:
 
     # -- activations -------------------------------------------------------------------------------------------
 
-    def _drop_activations(self) -> None:
-        """Rounding to their grid does what they do."""
-        for name in self._plan.dropped:
-            activation = self._made_by[name]
-            source = activation.operands[0]
-            assert source is not None
+    def _absorb(self) -> None:
+        """Drop what rounding includes: its place is taken by what it computes from."""
+        for name in self._plan.absorbed:
+            op = self._made_by[name]
+            source = next(v for v in op.operands if v is not None and v.constant is None)
             self._values[name] = source
-            self._rw.replace(activation, [source])
+            self._rw.replace(op, [source])
+
+    def _in_codes(self, name: str) -> Op:
+        """An op between weighted ones in the form that has a kernel: what is added or multiplied in codes as well."""
+        op = self._made_by[name]
+        if op.kind == "HardSigmoid":
+            op = self._addition(op)
+        for slot, value in enumerate(op.operands):
+            if GLUE[op.kind].behaviour is Behaviour.OWN and value is not None and value.constant is not None:
+                self._rw.set_operand(op, slot, self._number(value, op))
+        return op
+
+    def _addition(self, op: Op) -> Op:
+        """What remains of a HardSigmoid when rounding includes its clamp and its factor."""
+        alpha, beta = hard_sigmoid(op)
+        name = op.results[0].name
+        shift = self._rw.constant(np.asarray(beta / alpha, np.float32), f"{name}_shift")
+        made = self._rw.insert("Add", [op.operands[0], shift], before=op)
+        self._rw.replace(op, [made.result])
+        self._made_by[name], self._values[name], self._place[made] = made, made.result, self._place[op]
+        return made
+
+    def _number(self, value: Value, before: Op) -> Value:
+        """A number in codes, exactly: the outermost code on a grid that ends there."""
+        found = number(value)
+        assert found is not None
+        assert value.constant is not None
+        code, zero = (0, 255) if found < 0 else (255, 0)
+        scale = np.float32(abs(found) / 255 or 1)
+        shaped = np.full(value.constant.shape, code if found else zero, np.uint8)
+        names = [f"{value.name}_{part}" for part in ("quantized", "scale", "zero_point")]
+        arrays = (shaped, scale, np.uint8(zero))
+        operands = [self._rw.constant(np.asarray(array), name) for array, name in zip(arrays, names)]
+        return self._insert("DequantizeLinear", operands, before, f"{value.name}_dq")
 
     def _activation(self, grid: ActivationGrid, working: set[Op], rounding: set[Op]) -> None:
         value = self._values[grid.value]
@@ -139,7 +172,10 @@ class Emitter:
         before = self._first(readers)
         scale = self._rw.constant(np.asarray(grid.scale, np.float32), f"{grid.value}_scale")
         zero = self._rw.constant(np.asarray(grid.zero, np.uint8), f"{grid.value}_zero_point")
-        codes = self._insert("QuantizeLinear", [value, scale, zero], before, f"{grid.value}_quantized")
+        step = scale
+        if grid.factor != 1.0:
+            step = self._rw.constant(np.asarray(grid.scale / grid.factor, np.float32), f"{grid.value}_step")
+        codes = self._insert("QuantizeLinear", [value, step, zero], before, f"{grid.value}_quantized")
         back = self._insert("DequantizeLinear", [codes, scale, zero], before, f"{grid.value}_dq")
         self._rw.replace_uses(value, back, only=readers)
 

@@ -12,7 +12,7 @@ from ....ir.quant import QSpec, grid
 from ...base import Context
 from ...statistics import StreamingStatistics, sources
 from ..observe import Observer
-from .placement import GridClass
+from .placement import GridClass, Placement
 from .plan import ActivationGrid
 
 #: Activations: unsigned, asymmetric, one grid for the tensor.
@@ -48,10 +48,11 @@ def _join(parts: Sequence[Range], bound: float | None) -> Range:
     return Range(low, high) if bound is None else Range(0.0 if low == low else low, min(high, bound))
 
 
-def grids(classes: Sequence[GridClass], ranges: Sequence[Range]) -> tuple[ActivationGrid, ...]:
+def grids(placement: Placement, ranges: Sequence[Range]) -> tuple[ActivationGrid, ...]:
     """One grid per value."""
     made = []
-    for members, found in zip(classes, ranges):
+    factors = {h.value: h.factor for h in placement.heads}
+    for members, found in zip(placement.classes, ranges):
         scale, zero = grid(np.float32(found.low), np.float32(found.high), ACTIVATIONS)  # type: ignore[arg-type]
-        made += [ActivationGrid(v.name, float(scale), int(zero)) for v in members.values]
+        made += [ActivationGrid(v.name, float(scale), int(zero), factors.get(v, 1.0)) for v in members.values]
     return tuple(made)

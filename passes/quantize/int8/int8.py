@@ -32,6 +32,7 @@ from .grids import Range, grids, observe
 from .placement import Placement, place, touches
 from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate, candidates
+from .unfold import unfold
 
 _NO_DATA = "no calibration data: products find their ranges on the run, other weights are only stored in 8 bits"
 _NARROW = "weights use 7 bits where activations are codes: the target's products of 8 bits may saturate"
@@ -67,7 +68,7 @@ class Int8(Pass):
 
     def plan(self, module: Module, ctx: Context) -> Int8Plan:
         """Find the weights, choose a form for every reader, place the codes and calibrate their grids."""
-        prepared = Prepared.of(module, ctx, by=self.name)
+        prepared = Prepared.of(module, ctx, by=self.name, then=unfold)
         twin, within = prepared.module, prepared.ctx
         found = list(candidates(twin, within))
         chosen = [c for c in found if isinstance(c, Candidate)]
@@ -78,9 +79,9 @@ class Int8(Pass):
             skipped=(*(s for s in found if isinstance(s, Skipped)), *skipped, *unknown),
             notes=(*prepared.notes, *_notes(weights, within)),
             weights=tuple(weights),
-            activations=grids(placement.classes, ranges),
+            activations=grids(placement, ranges),
             glue=tuple(op.results[0].name for op in placement.glue),
-            dropped=tuple(op.results[0].name for op in placement.dropped),
+            absorbed=tuple(op.results[0].name for head in placement.heads for op in head.absorbed),
         )
 
     def _calibrate(
@@ -91,7 +92,7 @@ class Int8(Pass):
         beyond: set[Value] = set()
         while True:
             static = [r.op for r, form in forms.items() if form == "static"]
-            placement = place(module.graph, static, lambda op: _has_kernel(op, ctx), beyond)
+            placement = place(module.graph, static, lambda op: _works(op, ctx), beyond)
             if not placement.classes:
                 return placement, [], skipped
             ranges = observe(module, placement.classes, OBSERVERS[self._observer], ctx)
@@ -126,12 +127,13 @@ class Int8(Pass):
         """Fold as the plan did, then write codes and grids."""
         if not plan.weights:
             return []
-        prepare(rw, ctx)
+        prepare(rw, ctx, then=unfold)
         return Emitter(rw, plan).run()
 
 
-def _has_kernel(op: Op, ctx: Context) -> bool:
-    return ctx.target is None or bool(ctx.target.supports(op, "static"))
+def _works(op: Op, ctx: Context) -> bool:
+    """Whether an op between weighted ones may work on codes."""
+    return ctx.scope.allows(op) and (ctx.target is None or bool(ctx.target.supports(op, "static")))
 
 
 def _next(forms: Sequence[Form], mode: str) -> Form:

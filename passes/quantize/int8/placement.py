@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from ....ir.core import Graph, Op, Value
-from .glue import Behaviour, Glue, data_of, glue_of, upper_bound
+from .glue import Behaviour, Glue, Head, data_of, glue_of
 
 #: Weighted ops whose kernel also makes codes: their result is rounded at once. Products keep floats.
 ROUNDING = frozenset({"Conv"})
@@ -24,32 +24,37 @@ class GridClass:
 
     values: tuple[Value, ...]
     sources: tuple[Value, ...]
-    bound: float | None = None  # of the activation that the grid replaces: zero is the least value then
+    bound: float | None = None  # of the clamps that the grid replaces: zero is the least value then
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the codes are: classes of values, the ops between them that work on codes, and the activations that
-    rounding makes superfluous."""
+    """Where the codes are: classes of values, the ops between them that work on codes, and the heads of ops that
+    rounding reaches beyond."""
 
     classes: tuple[GridClass, ...]
     glue: tuple[Op, ...]
-    dropped: tuple[Op, ...]
+    heads: tuple[Head, ...]
 
 
 def place(
-    graph: Graph, weighted: Collection[Op], kernel: Callable[[Op], bool], without: Collection[Value] = frozenset()
+    graph: Graph, weighted: Collection[Op], works: Callable[[Op], bool], without: Collection[Value] = frozenset()
 ) -> Placement:
-    """Place the codes for the ops `weighted` of the graph, which read them at operand 0. `kernel` says whether the
-    target computes an op in 8 bits; values in `without` keep their floats."""
-    return _Placer(graph, set(weighted), kernel, without).place()
+    """Place the codes for the ops `weighted` of the graph, which read them at operand 0. `works` says whether another
+    op may work on codes; values in `without` keep their floats."""
+    return _Placer(graph, set(weighted), works, without).place()
+
+
+def touches(op: Op, values: Collection[Value]) -> bool:
+    """Whether a weighted op reads or makes one of the values in codes."""
+    return op.operands[0] in values or (op.kind in ROUNDING and Head.of(op).value in values)
 
 
 @dataclass
 class _Placer:
     graph: Graph
     weighted: set[Op]
-    kernel: Callable[[Op], bool]
+    works: Callable[[Op], bool]
     without: Collection[Value]
     candidates: dict[Op, Glue] = field(default_factory=dict)
     glue: dict[Op, Glue] = field(default_factory=dict)
@@ -57,62 +62,45 @@ class _Placer:
     def place(self) -> Placement:
         self._find_candidates()
         wanted = self._close_gaps()
-        made = {value for op in self.graph.ops if self._makes(op) for value in self._made(op)}
+        rounding = [op for op in self.graph.ops if op in self.glue or self._rounds(op)]
+        made = {value for op in rounding for value in self._made(op)}
+        heads = [Head.of(op) for op in rounding if self._rounds(op)]
         quantized = dict.fromkeys(v for v in self._values() if v in wanted or v in made)
-        classes = _Classes(quantized, {self._head(op): bound for op, bound in self._bounds()})
+        classes = _Classes(quantized, {h.value: h.bound for h in heads if h.bound is not None})
         for op, glue in self.glue.items():
             classes.add(op, glue, self._made(op))
-        dropped = tuple(self._head(op).op for op, _ in self._bounds())
-        return Placement(classes.result(), tuple(self.glue), tuple(op for op in dropped if op is not None))
+        reaching = tuple(h for h in heads if h.absorbed or h.factor != 1.0)
+        return Placement(classes.result(), tuple(self.glue), reaching)
 
     def _values(self) -> Iterator[Value]:
         yield from self.graph.inputs
         for op in self.graph.ops:
             yield from op.results
 
-    def _makes(self, op: Op) -> bool:
-        return op in self.glue or (op in self.weighted and op.kind in ROUNDING)
-
-    def _head(self, op: Op) -> Value:
-        """The result of an op, behind the activation that its rounding includes."""
-        result = op.results[0]
-        following = [use.op for use in result.uses]
-        if len(following) == 1 and following[0].parent is self.graph and self._includes(op, following[0]):
-            return following[0].results[0]
-        return result
+    def _rounds(self, op: Op) -> bool:
+        """Whether the op has a kernel that computes and rounds, rather than moves codes."""
+        glue = self.glue.get(op) or self.candidates.get(op)
+        return glue.behaviour is Behaviour.OWN if glue is not None else op in self.weighted and op.kind in ROUNDING
 
     def _made(self, op: Op) -> tuple[Value, ...]:
         """The values that an op on codes makes: all of them are codes then."""
-        return tuple(v for v in op.results if v.uses) if len(op.results) > 1 else (self._head(op),)
-
-    def _includes(self, op: Op, activation: Op) -> bool:
-        glue = self.candidates.get(op)
-        own = glue.behaviour is Behaviour.OWN if glue is not None else op in self.weighted and op.kind in ROUNDING
-        return own and upper_bound(activation) is not None
-
-    def _bounds(self) -> Iterator[tuple[Op, float]]:
-        for op in self.graph.ops:
-            if self._makes(op):
-                head = self._head(op)
-                bound = upper_bound(head.op) if head.op is not None and head.op is not op else None
-                if bound is not None:
-                    yield op, bound
+        return (Head.of(op).value,) if self._rounds(op) else tuple(v for v in op.results if v.uses)
 
     def _find_candidates(self) -> None:
         """Front to back: ops all of whose data may be codes."""
         available = {op.operands[0] for op in self.weighted}
         for op in self.graph.ops:
             if op in self.weighted:
-                if op.kind in ROUNDING:
-                    available.add(self._head(op))
+                available.update(self._made(op) if self._rounds(op) else ())
                 continue
             glue = glue_of(op)
-            if glue is None or not all(v in available for v in data_of(op, glue)):
+            data = data_of(op, glue) if glue is not None else ()
+            if glue is None or not data or not all(v in available for v in data) or not self.works(op):
                 continue
-            if any(v in self.without for v in (*data_of(op, glue), *self._made(op))):
-                continue
-            if glue.behaviour is Behaviour.VIEW or self.kernel(op):
-                self.candidates[op] = glue
+            self.candidates[op] = glue
+            if any(v in self.without for v in (*data, *self._made(op))):
+                del self.candidates[op]
+            else:
                 available.update(self._made(op))
 
     def _close_gaps(self) -> set[Value]:
@@ -177,11 +165,3 @@ class _Classes:
             GridClass(tuple(values), tuple(v for v in values if v not in self._moved), self._bounds.get(root))
             for root, values in members.items()
         )
-
-
-def touches(op: Op, values: Collection[Value]) -> bool:
-    """Whether a weighted op reads or makes one of the values in codes."""
-    head = op.results[0]
-    following = [use.op for use in head.uses]
-    made = [head, *(following[0].results if len(following) == 1 and not following[0].is_terminator else ())]
-    return any(v in values for v in (op.operands[0], *made))

@@ -34,18 +34,19 @@ class ReaderSite:
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """A value in unsigned 8-bit codes: x = (code - zero) * scale."""
+    """A value in unsigned 8-bit codes: x = (code - zero) * scale. It is rounded before a factor that it includes."""
 
     value: str
     scale: float
     zero: int
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Int8Plan(Plan):
-    """`glue` are ops that work on codes, `dropped` the activations that rounding includes (both by first result)."""
+    """`glue` are ops that work on codes, `absorbed` those that rounding includes (both by first result, in order)."""
 
     weights: tuple[WeightSite, ...] = ()
     activations: tuple[ActivationGrid, ...] = ()
     glue: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
+    absorbed: tuple[str, ...] = ()
