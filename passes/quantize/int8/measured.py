@@ -1,0 +1,181 @@
+"""The forms of `int8` by what they do to the outputs: a probe of the float model, and the choice of choice.py.
+
+What a form does alone: the damage of its rounded weight plus, with 8-bit activations, that of its rounded data, shared
+evenly between the weighted ops that read them. All sites together are measured at once, with every value rounded that
+the placement would round, sums and pools between weighted ops included.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ....ir.core import Module, Op, Value
+from ....ir.cost import module_cost
+from ....ir.dims import evaluate
+from ....ir.quant import dequantize
+from ....ir.types import TensorType
+from ...base import Context
+from ...ports import Array, Form
+from ..choice import Choice, Option, choose
+from ..probe import SAMPLES, Probe
+from ..weights import Reader
+from .codes import quantize_channels, symmetric
+from .forms import Forms
+from .placement import ROUNDING, Placement
+from .plan import ActivationGrid
+from .sites import Candidate
+
+#: Multiply-accumulates that may be spent on probing, about two minutes of one core; fewer samples where they are more.
+_WORK = 2e12
+Place = Callable[[Forms], Placement]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The forms of readers of weights (those in floats are missing), and notes on how they were chosen."""
+
+    forms: Forms
+    choice: Choice
+
+
+def by_damage(
+    module: Module,
+    ctx: Context,
+    found: Sequence[Candidate],
+    place: Place,
+    grids: Sequence[ActivationGrid],
+    *,
+    budget: float,
+    per_channel: bool = True,
+) -> Measured:
+    """The fastest forms whose damage together is at most `budget` (1 - cosine of the worst output).
+
+    `found` are the weights to choose for; `place` says which values hold codes for given forms, `grids` are those of
+    all values that may (of the placement of the fastest forms). Errors: NO_DATA.
+    """
+    work = _Work(module, ctx, found, place, {g.value: (g.scale, g.zero) for g in grids}, per_channel)
+    choice = choose(work.options, budget, work.together, work.alone)
+    return Measured(work.forms(choice.picked), choice)
+
+
+@dataclass
+class _Work:
+    module: Module
+    ctx: Context
+    found: Sequence[Candidate]
+    place: Place
+    grids: Mapping[str, tuple[float, int]]
+    per_channel: bool
+    _of_data: dict[tuple[Form, str], float] = field(default_factory=dict)
+    _of_weight: dict[int, float] = field(default_factory=dict)
+
+    @cached_property
+    def ways(self) -> list[list[Forms]]:
+        """For every weight the forms that its readers may take together; the last way is floats."""
+        return [[*_ways(candidate), {}] for candidate in self.found]
+
+    @cached_property
+    def options(self) -> list[list[Option]]:
+        return [[self._option(c, forms) for forms in ways] for c, ways in zip(self.found, self.ways)]
+
+    @cached_property
+    def probe(self) -> Probe:
+        dynamic = {_data(r).name for ways in self.ways for forms in ways for r, f in forms.items() if f == "dynamic"}
+        grids = {**dict.fromkeys(sorted(dynamic), (1.0, 0)), **self.grids}
+        weights = [c.weight.name for c in self.found]
+        fastest = {r: form for ways in self.ways for r, form in ways[0].items()}
+        glue = [op.results[0].name for op in self.place(fastest).glue]
+        samples = self._samples(len(weights) + 2 * len(grids))
+        return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
+
+    def _samples(self, questions: int) -> int:
+        macs = evaluate(module_cost(self.module).macs, self.ctx.dims)
+        return max(1, min(SAMPLES, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
+
+    def _option(self, candidate: Candidate, forms: Forms) -> Option:
+        form: Form = next(iter(dict.fromkeys(forms.values())), "float")
+        seconds = [self._seconds(r.op, forms.get(r, "float"), candidate.forms[r]) for r in candidate.forms]
+        known = [s for s in seconds if s is not None]
+        nbytes = candidate.bytes_after if forms else candidate.constant.nbytes
+        return Option(form, sum(known) if len(known) == len(seconds) else None, nbytes)
+
+    def _seconds(self, op: Op, form: Form, possible: Sequence[Form]) -> float | None:
+        """Of a convolution in floats with what it takes to leave the codes around it and to return to them."""
+        if self.ctx.target is None:
+            return None
+        found = self.ctx.target.seconds(op, form, self.ctx.dims)
+        if found is None or form in ("static", "dynamic") or op.kind not in ROUNDING or "static" not in possible:
+            return found
+        sizes = [self._elements(v) for v in (op.operands[0], op.results[0])]
+        return found + sum(self.ctx.target.boundary(n) for n in sizes if n is not None)
+
+    def _elements(self, value: Value | None) -> int | None:
+        known = value is not None and isinstance(value.type, TensorType)
+        return evaluate(value.type.elements, self.ctx.dims) if known else None  # type: ignore[union-attr]
+
+    def forms(self, picked: Sequence[int]) -> Forms:
+        return {r: form for ways, at in zip(self.ways, picked) for r, form in ways[at].items()}
+
+    def together(self, picked: Sequence[int]) -> float:
+        forms = self.forms(picked)
+        weights = {c.weight.name: self._rounded(i) for i, c in enumerate(self.found) if self.ways[i][picked[i]]}
+        coded = [v.name for members in self.place(forms).classes for v in members.values if v.name in self.grids]
+        dynamic = {_data(r).name for r, form in forms.items() if form == "dynamic"}
+        return self.probe.damage(weights, coded, dynamic - set(coded))
+
+    def alone(self, site: int, option: int) -> float:
+        total = self._weight_damage(site)
+        for reader, form in self.ways[site][option].items():
+            if form in ("static", "dynamic"):
+                value = _data(reader)
+                total += self._data_damage(form, value) / max(1, self._readers[value.name])
+        return total
+
+    @cached_property
+    def _readers(self) -> Counter[str]:
+        """How many of the weighted ops may read a value in codes."""
+        integer = [r for c in self.found for r, forms in c.forms.items() if "static" in forms or "dynamic" in forms]
+        return Counter(_data(r).name for r in integer)
+
+    def _weight_damage(self, site: int) -> float:
+        if site not in self._of_weight:
+            name = self.found[site].weight.name
+            self._of_weight[site] = self.probe.damage(weights={name: self._rounded(site)})
+        return self._of_weight[site]
+
+    def _data_damage(self, form: Form, value: Value) -> float:
+        if (form, value.name) not in self._of_data:
+            static = [value.name] if form == "static" and value.name in self.grids else []
+            dynamic = [value.name] if form == "dynamic" else []
+            self._of_data[form, value.name] = self.probe.damage(activations=static, dynamic=dynamic)
+        return self._of_data[form, value.name]
+
+    def _rounded(self, site: int) -> Array:
+        """The weight as its codes say it."""
+        candidate = self.found[site]
+        axis = candidate.axis if self.per_channel else None
+        integer = any(f in ("static", "dynamic") for forms in candidate.forms.values() for f in forms)
+        bits = self.ctx.target.weight_bits if integer and self.ctx.target is not None else 8
+        made = quantize_channels(candidate.constant, axis, bits)
+        return dequantize(made.codes.array(), made.scale.array().astype(np.float32), None, symmetric(bits, axis))
+
+
+def _data(reader: Reader) -> Value:
+    value = reader.op.operands[0]
+    assert value is not None
+    return value
+
+
+def _ways(candidate: Candidate) -> list[Forms]:
+    """One way for every form that a reader has: the others then take theirs that is most like it."""
+    ways: list[Forms] = []
+    for form in dict.fromkeys(f for forms in candidate.forms.values() for f in forms):
+        way = {r: form if form in forms else forms[-1] for r, forms in candidate.forms.items()}
+        if way not in ways:
+            ways.append(way)
+    return ways
