@@ -3,9 +3,9 @@
     python benchmarks/quantize_fashion.py [--net cnn] [--seeds 0 1 2] [--recipe RECIPE ...]
 
 First table: networks as they were trained (benchmarks/fashion_mnist.py). Second: the same networks after the channels
-between their layers were scaled by 10^U(-1.5, 1.5), which changes no output; one scale per weight tensor then fails, and
-`equalize` finds scales that undo it. 512 training images calibrate, without labels. Loss: percentage points, with the
-95 % interval of paired draws of test images. Speed: one thread, batch 1, CPU time, interleaved.
+between their layers were scaled by 10^U(-1.5, 1.5), which changes no output; one scale per weight tensor then fails,
+and `equalize` finds scales that undo it. 512 training images calibrate, without labels. Loss: percentage points, with
+the 95 % interval of paired draws of test images. Speed: one thread, batch 1, CPU time, interleaved.
 """
 
 from __future__ import annotations

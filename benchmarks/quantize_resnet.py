@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -34,6 +37,26 @@ class Case:
     recipes: tuple[str, ...]
 
 
+class Small(nn.Module):
+    """A ResNet for images of 32 x 32: the first convolution is 3 x 3 with stride 1, and nothing is pooled after it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.net.bn1(self.conv(x)))
+        for stage in range(1, 5):
+            x = self.net.get_submodule(f"layer{stage}")(x)
+        return self.net.fc(torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def network(case: Case) -> nn.Module:
+    net = nets_resnet.resnet(case.depth)
+    return Small(net).eval() if case.side == 32 else net
+
+
 CASES = (Case(50, 224, ("int8", "prune(50%) + int8")), Case(18, 32, ("int8",)), Case(18, 224, ("int8",)))
 
 
@@ -42,7 +65,7 @@ def rows(rounds: int) -> Iterator[list[str]]:
     with measures.Workshop() as shop:
         for case in CASES:
             shape = (3, case.side, case.side)
-            source = fashion_mnist.export(nets_resnet.resnet(case.depth), shop.new(), fold=True, shape=shape)
+            source = fashion_mnist.export(network(case), shop.new(), fold=True, shape=shape)
             samples = shop.folder / f"{case.side}.npz"
             np.savez(samples, input=noise.standard_normal((SAMPLES, *shape), dtype=np.float32))
             feeds = {"input": noise.standard_normal((1, *shape), dtype=np.float32)}
