@@ -8,7 +8,7 @@ look for codes on the grids that the site allows, with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from ....ir.constants import Constant
 from ....ir.quant import QSpec
 from ....ir.quant_blocks import CLIPS
 from ...regression import CrossMoments
+from .activations import activation_behind
+from .adaround import Rows, Training, adaround
 from .gptq import Rounded, Settings, gptq
 from .sites import Site
 
@@ -44,15 +46,24 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How refinement works: `least_squares` fits the weight to the inputs that the quantized model gives it before it
-    is rounded; `bias` lets the mean of what is left move into the bias where there is one; `order` and `damping` are
-    those of GPTQ; `clips` what searches of grids try."""
+    """How refinement works.
 
-    least_squares: bool = True
+    `least_squares` fits the weight to the inputs that the quantized model gives it before it is rounded (None: unless
+    its inputs are codes, whose noise such a fit takes for signal). `bias` lets the mean of what is left move into the
+    bias where there is one. `order` and `damping` are those of GPTQ; `clips` what searches of grids try; `training` is
+    how AdaRound learns.
+    """
+
+    least_squares: bool | None = None
     bias: bool = True
     order: bool = False
     damping: float = 0.01
     clips: tuple[float, ...] = CLIPS
+    training: Training = field(default_factory=Training)
+
+
+_ROWS = 2048  # that AdaRound learns from
+_NO_ACTIVATION = (-np.inf, np.inf, None)
 
 
 class GptqSolver:
@@ -69,7 +80,7 @@ class GptqSolver:
         site, options, moments = self._site, self._options, self._moments
         bias = options.bias and site.has_bias
         wished = site.float_matrix()
-        if options.least_squares:
+        if options.least_squares if options.least_squares is not None else not site.fixed:
             wished = moments.solve(wished, PENALTY, bias=bias).matrix.astype(np.float32)
         hessian = moments.covariance if bias else moments.second
         rounded = round_on_grids(site, wished, hessian, options)
@@ -78,6 +89,48 @@ class GptqSolver:
         return Outcome(
             rounded, offset, moments.error(site.current()), moments.error(matrix, 0.0 if offset is None else offset)
         )
+
+
+class AdaRoundSolver:
+    """A random sample of the rows, and what is rounded up learned from it; an activation right behind counts."""
+
+    def __init__(self, site: Site, options: Options, rng: np.random.Generator) -> None:
+        self._site, self._options, self._rng = site, options, rng
+        self._sample = _Sample(rng)
+
+    def update(self, x: Array, t: Array) -> None:
+        self._sample.update(x, t)
+
+    def solve(self) -> Outcome:
+        site, options = self._site, self._options
+        low, high, bias = activation_behind(site.readers[0].whole.op) if len(site.readers) == 1 else _NO_ACTIVATION
+        groups, outputs, _ = site.linear.shape
+        shift = np.zeros((groups, outputs), np.float32) if bias is None else bias.reshape(groups, outputs)
+        rows = Rows(self._sample.x, self._sample.t, shift, low, high)
+        rounded = adaround(site.float_matrix(), rows, site.spec, site.grids(), options.training, self._rng)
+        offset = rows.mean_left(rounded.matrix) if options.bias and site.has_bias and rows.linear else None
+        after = rows.error(rounded.matrix, offset)
+        return Outcome(rounded, offset, rows.error(site.current()), after)
+
+
+class _Sample:
+    """At most `_ROWS` rows of a stream, each as likely as any other."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._keys = np.empty(0)
+        self.x = self.t = np.empty((0, 0, 0), np.float32)
+
+    def update(self, x: Array, t: Array) -> None:
+        fresh = self._rng.random(x.shape[1])
+        known = len(self._keys)
+        keys = np.concatenate([self._keys, fresh])
+        kept = np.sort(np.argsort(keys, kind="stable")[:_ROWS])
+        old, new = kept[kept < known], kept[kept >= known] - known
+        self._keys = keys[kept]
+        some_x, some_t = x[:, new].astype(np.float32), t[:, new].astype(np.float32)
+        self.x = np.concatenate([self.x[:, old], some_x], axis=1) if known else some_x
+        self.t = np.concatenate([self.t[:, old], some_t], axis=1) if known else some_t
 
 
 def round_on_grids(site: Site, matrix: Array, hessian: Array, options: Options) -> Rounded:
