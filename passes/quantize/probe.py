@@ -20,6 +20,8 @@ import numpy as np
 
 from ...ir import errors
 from ...ir.core import Graph, Module, Op, Value
+from ...ir.cost import module_cost
+from ...ir.dims import evaluate
 from ...ir.dtypes import DType
 from ...ir.errors import Code
 from ...ir.rewrite import Rewriter
@@ -31,7 +33,15 @@ from ..ports import Array, Data, Executable, Feeds
 from ..statistics import sources
 
 SAMPLES = 8
+#: Multiply-accumulates that questions may cost, about two minutes of one core: fewer samples for models with more.
+_WORK = 2e12
 _DEFAULT_BUDGET = 512 << 20
+
+
+def affordable(module: Module, ctx: Context, questions: int) -> int:
+    """How many samples to ask so many questions of, by the work of the model: from 1 to 8, the same on any machine."""
+    macs = evaluate(module_cost(module).macs, ctx.dims)
+    return max(1, min(SAMPLES, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
 
 
 @dataclass(frozen=True)

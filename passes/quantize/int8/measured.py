@@ -15,14 +15,13 @@ from functools import cached_property
 import numpy as np
 
 from ....ir.core import Module, Op, Value
-from ....ir.cost import module_cost
 from ....ir.dims import evaluate
 from ....ir.quant import dequantize
 from ....ir.types import TensorType
 from ...base import Context
 from ...ports import Array, Form
 from ..choice import Choice, Option, choose
-from ..probe import SAMPLES, Probe
+from ..probe import Probe, affordable
 from ..weights import Reader
 from .codes import quantize_channels, symmetric
 from .forms import Forms
@@ -30,8 +29,6 @@ from .placement import ROUNDING, Placement
 from .plan import ActivationGrid
 from .sites import Candidate
 
-#: Multiply-accumulates that may be spent on probing, about two minutes of one core; fewer samples where they are more.
-_WORK = 2e12
 Place = Callable[[Forms], Placement]
 
 
@@ -90,12 +87,8 @@ class _Work:
         weights = [c.weight.name for c in self.found]
         fastest = {r: form for ways in self.ways for r, form in ways[0].items()}
         glue = [op.results[0].name for op in self.place(fastest).glue]
-        samples = self._samples(len(weights) + 2 * len(grids))
+        samples = affordable(self.module, self.ctx, len(weights) + 2 * len(grids))
         return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
-
-    def _samples(self, questions: int) -> int:
-        macs = evaluate(module_cost(self.module).macs, self.ctx.dims)
-        return max(1, min(SAMPLES, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
 
     def _option(self, candidate: Candidate, forms: Forms) -> Option:
         form: Form = next(iter(dict.fromkeys(forms.values())), "float")
