@@ -41,6 +41,7 @@ class EqualizeSite:
     name: str
     makers: tuple[str, ...]
     readers: tuple[str, ...]
+    constants: tuple[str, ...]  # with axes: `weight:0`; last the units
     before: float
     after: float
     numbers: tuple[float, ...]
@@ -95,8 +96,10 @@ class Equalize(Pass):
             return []
         prepare(rw, ctx)
         axes = axes_of(rw.module)
-        found = {_key(m): m for m in meetings(axes)}
-        scales = [Scale(found[s.makers, s.readers].cells, np.array(s.numbers)) for s in plan.sites]
+        every = meetings(axes)
+        found = {m.key: m for m in every}
+        assert len(found) == len(every), "two meetings cannot be told apart"
+        scales = [Scale(found[s.constants].cells, np.array(s.numbers)) for s in plan.sites]
         apply_scales(rw, axes, scales)
         return [
             Done(s.name, f"error {s.before:.2g} with one scale per tensor", f"error {s.after:.2g}") for s in plan.sites
@@ -105,10 +108,6 @@ class Equalize(Pass):
 
 def _name(op: Op) -> str:
     return op.name or op.results[0].name
-
-
-def _key(m: Meeting) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return tuple(map(_name, m.makers)), tuple(map(_name, m.readers))
 
 
 def _in_scope(m: Meeting, ctx: Context) -> bool:
@@ -130,9 +129,9 @@ def _decide(m: Meeting, start: Balance, balance: Balance) -> EqualizeSite | Skip
     numbers = balance.numbers[m]
     if bool((numbers == 1).all()):
         return Skipped(m.name, SkipCode.ALREADY, "its ranges are equal")
-    makers, readers = _key(m)
+    makers, readers = (tuple(map(_name, ops)) for ops in (m.makers, m.readers))
     before, after = (float(np.mean([_error(b.scaled(v)) for v, _, _ in m.sides])) for b in (start, balance))
-    return EqualizeSite(m.name, makers, readers, _short(before), _short(after), tuple(float(x) for x in numbers))
+    return EqualizeSite(m.name, makers, readers, m.key, _short(before), _short(after), tuple(float(x) for x in numbers))
 
 
 def _error(weight: Array) -> float:

@@ -44,6 +44,12 @@ class Meeting:
     readers: tuple[Op, ...]
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """Every constant and axis that moves, and into how many numbers these fall: one meeting has it."""
+        moved = [f"{value.name}:{axis}" for value, axis in self.cells.direction.sides if value.constant is not None]
+        return (*moved, "x".join(map(str, self.cells.shape)))
+
+    @property
     def shares(self) -> list[tuple[Value, int, float, float]]:
         """The sides, and how much each counts: makers together as much as readers."""
         counts = {sign: sum((x > 0) == sign for _, _, x in self.sides) for sign in (True, False)}
@@ -76,7 +82,12 @@ def meetings(axes: Axes) -> list[Meeting]:
             ends[x > 0] += [linear.op for linear in weights[value]]
         made, read = ends[_makes(sides, weights)], ends[not _makes(sides, weights)]
         found.append(Meeting(Cells.of(axes, direction), tuple(sides), tuple(made), tuple(read)))
-    return found
+    return [m for m in found if not any(_within(m, n) for n in found)]
+
+
+def _within(m: Meeting, n: Meeting) -> bool:
+    """Whether every scale of one meeting is one of another, which tells its units apart further: heads, groups."""
+    return m.cells.direction.atom in n.cells.outer and {v for v, _, _ in m.sides} <= {v for v, _, _ in n.sides}
 
 
 def _makes(sides: Iterable[tuple[Value, int, float]], weights: Mapping[Value, Sequence[Linear]]) -> bool:
@@ -130,18 +141,35 @@ class Balance:
         return True
 
     def _align(self) -> list[Meeting]:
-        """Bring every meeting as a whole to where it is best, all together; those that moved."""
-        index = {m: i for i, m in enumerate(self.meetings)}
+        """Bring every meeting as a whole to where it is best, all together; those that moved.
+
+        Undone where the meetings are further from there than before: the coupling is exact only for weights whose
+        whole axis moves.
+        """
+        old, (wanted, live) = dict(self.numbers), self._drift()
+        factors = np.exp(np.linalg.lstsq(self._coupling(), wanted, rcond=1e-6)[0])
+        moved = [m for m, x, there in zip(self.meetings, factors, live) if self._move(m, np.where(there, x, 1.0))]
+        if moved and np.abs(self._drift()[0]).max() > np.abs(wanted).max():
+            self.numbers = old
+            return []
+        return moved
+
+    def _drift(self) -> tuple[Array, list[Array]]:
+        """The mean of every meeting's pull over its channels that live, and which these are."""
         pulls = [self._pull(m) for m in self.meetings]
-        wanted = np.array([pull[live].mean() if live.any() else 0.0 for pull, live in pulls])
-        matrix = np.zeros((len(index), len(index)))
+        return np.array([x[live].mean() if live.any() else 0.0 for x, live in pulls]), [live for _, live in pulls]
+
+    def _coupling(self) -> Array:
+        """How far the factor of one meeting moves the pull of another: [meetings, meetings]."""
+        index = {m: i for i, m in enumerate(self.meetings)}
+        matrix = np.eye(len(index))
         for m, i in index.items():
             total = sum(share * x * x for _, _, x, share in m.shares)
             for value, _, x, share in m.shares:
                 for n in self._around[value]:
-                    matrix[i, index[n]] += sum(share * x * y / total for v, _, y in n.sides if v is value)
-        factors = np.exp(np.linalg.lstsq(matrix, wanted, rcond=1e-9)[0])
-        return [m for m, i in index.items() if self._move(m, np.where(pulls[i][1], factors[i], 1.0))]
+                    if n is not m:
+                        matrix[i, index[n]] += sum(share * x * y / total for v, _, y in n.sides if v is value)
+        return matrix
 
     def _pull(self, m: Meeting) -> tuple[Array, Array]:
         """The logarithm of what takes a meeting to where it is best by itself, and which channels live: both [cells].
