@@ -10,26 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kit.net import Net
+from kit.samples import Samples
 
 from mlc.backends.legalize import legalize
+from mlc.backends.runner import OrtRunner
 from mlc.ir.core import Module
 from mlc.ir.dtypes import DType
 from mlc.ir.text import print_module
 from mlc.ir.types import tensor
-from mlc.passes.base import Pass
+from mlc.passes.base import Context, Pass
 from mlc.passes.prune.structured import Prune
 from mlc.passes.quantize.dequantize.step import Dequantize
+from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.fp16 import Fp16
 from mlc.passes.quantize.int4 import Int4
+from mlc.passes.quantize.smooth import Smooth
 
 GOLDEN = Path(__file__).parent / "golden" / "passes"
 PASSES: dict[str, Pass] = {
     "dequantize": Dequantize(),
+    "equalize": Equalize(),
     "fp16": Fp16(),
     "int4": Int4(),
     "int4_symmetric": Int4(block=64, symmetric=True, scale="f32"),
     "prune": Prune(ratio=0.5),
     "prune_exact": Prune(),
+    "smooth": Smooth(alpha=0.5),
 }
 
 
@@ -48,12 +54,23 @@ def network() -> Module:
     return net.done(net.op("MatMul", [active, second], [tensor(DType.F32, "N", 6, 32)]))
 
 
+def given(name: str) -> Context:
+    """Samples for the pass that cannot do without."""
+    if name != "smooth":
+        return Context()
+    ids = np.random.default_rng(1).integers(0, 128, (32, 6))
+    return Context(data=Samples({"ids": ids}), runner=OrtRunner())
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_golden(name: str, update_golden: bool) -> None:
-    made = PASSES[name](Int4()(network()) if name == "dequantize" else network())
-    # Which clip is best depends on the order of float sums: no digests of codes.
-    quantized = name.startswith(("int4", "dequantize"))
-    text = print_module(made, digests=not quantized)
+    made = PASSES[name](Int4()(network()) if name == "dequantize" else network(), given(name))
+    # Which clip is best depends on the order of float sums, scales on the last bits of powers: no digests of those.
+    quantized, scaled = name.startswith(("int4", "dequantize")), name in ("smooth", "equalize")
+    text = print_module(made, digests=not quantized and not scaled)
+    if scaled:
+        text += "".join(f"\n{d.site}: {d.before} > {d.after}" for d in made.history[-1].done)
+        text += "".join(f"\n{s.site}: {s.code.value}, {s.why}" for s in made.history[-1].skipped) + "\n"
     if quantized:
         text += "\nlowered for ort(cpu):\n\n" + print_module(legalize(made).module)
     path = GOLDEN / f"{name}.ir"
