@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,12 +11,15 @@ from ....ir.core import Module
 from ....ir.quant import QSpec, grid
 from ...base import Context
 from ...statistics import StreamingStatistics, sources
-from ..observe import Observer
+from ..observe import OBSERVERS
+from ..probe import Probe
 from .placement import GridClass, Placement
 from .plan import ActivationGrid
 
 #: Activations: unsigned, asymmetric, one grid for the tensor.
 ACTIVATIONS = QSpec(8, signed=False, symmetric=False)
+#: What `auto` chooses from. The first is the safe one: nothing is cut off.
+CHOICES = ("minmax", "average", "percentile")
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,56 @@ class Range:
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
 
-def observe(module: Module, classes: Sequence[GridClass], observer: Observer, ctx: Context) -> list[Range]:
-    """The range of every class, in one set of streaming runs."""
+@dataclass(frozen=True)
+class Calibration:
+    """The ranges of all classes by one observer, and what was measured of others (damage, by name)."""
+
+    observer: str
+    ranges: tuple[Range, ...]
+    tried: Mapping[str, float] = field(default_factory=dict)
+
+
+def calibrate(module: Module, placement: Placement, observer: str, ctx: Context) -> Calibration:
+    """The ranges of all classes. With the observer `auto` those among `CHOICES` with which rounding all activations
+    does the least damage to the outputs (1 - cosine, probe.py)."""
+    names = CHOICES if observer == "auto" else (observer,)
+    found = _observe(module, placement.classes, names, ctx)
+    first = names[0]
+    if len(names) == 1 or not placement.classes or not all(r.known for ranges in found.values() for r in ranges):
+        return Calibration(first, found[first])
+    damage = {name: _damage(module, placement, ranges, ctx) for name, ranges in found.items()}
+    best = min(names, key=damage.__getitem__)
+    return Calibration(best, found[best], damage)
+
+
+def _observe(
+    module: Module, classes: Sequence[GridClass], names: Sequence[str], ctx: Context
+) -> dict[str, tuple[Range, ...]]:
+    """The range of every class by every observer, in one set of streaming runs."""
     stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory)
-    requests = {v.name: observer.request(v.name) for c in classes for v in c.sources}
+    values = dict.fromkeys(v.name for c in classes for v in c.sources)
+    requests = {(name, value): OBSERVERS[name].request(value) for name in names for value in values}
     found = stats.get(module, list(requests.values()))
-    ranges: Mapping[str, Range] = {
-        name: Range(*(float(end) for end in observer.bounds(found[request], ACTIVATIONS)))
-        for name, request in requests.items()
-    }
-    return [_join([ranges[v.name] for v in c.sources], c.bound) for c in classes]
+
+    def cover(name: str, members: GridClass) -> Range:
+        results = [found[requests[name, v.name]] for v in members.sources]
+        ends = [OBSERVERS[name].bounds(result, ACTIVATIONS) for result in results]
+        return _join([Range(float(low), float(high)) for low, high in ends], members.bound)
+
+    return {name: tuple(cover(name, c) for c in classes) for name in names}
+
+
+def _damage(module: Module, placement: Placement, ranges: Sequence[Range], ctx: Context) -> float:
+    """1 - cosine of the outputs with all activations rounded, and the weights as they are."""
+    made = {g.value: (g.scale, g.zero) for g in probed(placement, ranges)}
+    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue])
+    return probe.damage(activations=tuple(made))
+
+
+def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid]:
+    """The grids of values that an operator reads: of what is only an output, a probe sees nothing."""
+    read = {v.name for c in placement.classes for v in c.values if any(not op.is_terminator for op in v.users)}
+    return [g for g in grids(placement, ranges) if g.value in read]
 
 
 def _join(parts: Sequence[Range], bound: float | None) -> Range:

@@ -16,8 +16,8 @@ Krishnamoorthi 2018.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ....ir.core import Module, Op, Value
@@ -28,7 +28,8 @@ from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
 from .emit import Emitter
 from .forms import Forms, by_kernels
-from .grids import Range, grids, observe
+from .grids import CHOICES, Calibration, calibrate, grids, probed
+from .measured import by_damage
 from .placement import Placement, place, touches
 from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate, candidates
@@ -36,6 +37,7 @@ from .unfold import unfold
 
 _NO_DATA = "no calibration data: products find their ranges on the run, other weights are only stored in 8 bits"
 _NARROW = "weights use 7 bits where activations are codes: the target's products of 8 bits may saturate"
+_KEPT = "its 8-bit forms would do more damage to the outputs than the option 'damage' allows"
 _NOT_FINITE = "what it reads or makes is not finite, or was always empty, on the calibration data"
 
 
@@ -55,7 +57,17 @@ class Int8(Pass):
         doc="auto: the fastest form each op has; static, dynamic, stored: that form, floats where there is none",
     )
     observer: str = option(
-        "auto", unit="name", choices=("auto", *OBSERVERS), doc="how ranges of activations are chosen"
+        "auto",
+        unit="name",
+        choices=("auto", *OBSERVERS),
+        doc=f"how ranges of activations are chosen; auto: the one of {', '.join(CHOICES)} that damages outputs least",
+    )
+    damage: float = option(
+        0.01,
+        unit="number",
+        low=0,
+        doc="what 8 bits may cost (1 - cosine of the worst output, on calibration data): "
+        "above it, sites get slower forms",
     )
     per_channel: bool = option(True, unit="bool", doc="a scale for every output channel of a weight, not one for all")
 
@@ -73,42 +85,68 @@ class Int8(Pass):
         found = list(candidates(twin, within))
         chosen = [c for c in found if isinstance(c, Candidate)]
         forms, skipped = by_kernels(chosen, self.mode, within)
-        placement, ranges, unknown = self._calibrate(twin, chosen, forms, within)
+        placed = self._place(twin, chosen, forms, within)
+        forms, placed, choice = self._choose(twin, chosen, forms, placed, within)
         weights = [self._site(c, forms, within) for c in chosen if forms.keys() & c.forms.keys()]
         return Int8Plan(
-            skipped=(*(s for s in found if isinstance(s, Skipped)), *skipped, *unknown),
-            notes=(*prepared.notes, *_notes(weights, within)),
+            skipped=(*(s for s in found if isinstance(s, Skipped)), *skipped, *placed.skipped),
+            notes=(*prepared.notes, *_notes(weights, within), *_observed(placed.calibration), *choice),
             weights=tuple(weights),
-            activations=grids(placement, ranges),
-            glue=tuple(op.results[0].name for op in placement.glue),
-            absorbed=tuple(op.results[0].name for head in placement.heads for op in head.absorbed),
+            activations=grids(placed.placement, placed.calibration.ranges),
+            glue=tuple(op.results[0].name for op in placed.placement.glue),
+            absorbed=tuple(op.results[0].name for head in placed.placement.heads for op in head.absorbed),
         )
 
-    def _calibrate(
-        self, module: Module, found: Sequence[Candidate], forms: Forms, ctx: Context
-    ) -> tuple[Placement, list[Range], list[Skipped]]:
+    def _choose(
+        self, module: Module, found: Sequence[Candidate], forms: Forms, fastest: _Placed, ctx: Context
+    ) -> tuple[Forms, _Placed, tuple[str, ...]]:
+        """The forms that are best by time and damage, in place of those that have kernels; and what to tell."""
+        free = [c for c in found if c.forms.keys() <= forms.keys()]
+        if self.mode != "auto" or not free or ctx.data is None or ctx.runner is None:
+            return forms, fastest, ()
+        known = probed(fastest.placement, fastest.calibration.ranges)
+
+        def place_for(chosen: Forms) -> Placement:
+            return self._codes(module, chosen, ctx, fastest.beyond)
+
+        made = by_damage(module, ctx, free, place_for, known, budget=self.damage, per_channel=self.per_channel)
+        if made.forms == forms:
+            return forms, fastest, made.choice.notes
+        chosen = dict(made.forms)
+        kept = tuple(Skipped(r.site, SkipCode.HURTS, _KEPT) for r in forms if r not in chosen)
+        placed = self._place(module, found, chosen, ctx, fastest.calibration.observer, fastest.beyond)
+        tried = replace(placed.calibration, tried=fastest.calibration.tried)
+        return chosen, replace(placed, calibration=tried, skipped=(*fastest.skipped, *kept)), made.choice.notes
+
+    def _place(
+        self,
+        module: Module,
+        found: Sequence[Candidate],
+        forms: Forms,
+        ctx: Context,
+        observer: str = "",
+        beyond: frozenset[Value] = frozenset(),
+    ) -> _Placed:
         """Where codes are and what they cover. Readers of values that no grid covers get their next form in `forms`."""
         skipped: list[Skipped] = []
-        beyond: set[Value] = set()
         while True:
-            static = [r.op for r, form in forms.items() if form == "static"]
-            placement = place(module.graph, static, lambda op: _works(op, ctx), beyond)
+            placement = self._codes(module, forms, ctx, beyond)
             if not placement.classes:
-                return placement, [], skipped
-            ranges = observe(module, placement.classes, OBSERVERS[self._observer], ctx)
-            unknown = {v for c, r in zip(placement.classes, ranges) if not r.known for v in c.values}
+                return _Placed(placement, Calibration(self.observer, ()), beyond, tuple(skipped))
+            calibration = calibrate(module, placement, observer or self.observer, ctx)
+            unknown = {v for c, r in zip(placement.classes, calibration.ranges) if not r.known for v in c.values}
             beyond |= unknown
             if not unknown:
-                return placement, ranges, skipped
+                return _Placed(placement, calibration, beyond, tuple(skipped))
             for candidate in found:
                 for reader in candidate.forms:
                     if forms.get(reader) == "static" and touches(reader.op, beyond):
                         forms[reader] = _next(candidate.forms[reader], self.mode)
                         skipped.append(Skipped(reader.site, SkipCode.HURTS, _NOT_FINITE, f"it is {forms[reader]} now"))
 
-    @property
-    def _observer(self) -> str:
-        return "minmax" if self.observer == "auto" else self.observer
+    def _codes(self, module: Module, forms: Forms, ctx: Context, beyond: Collection[Value]) -> Placement:
+        static = [reader.op for reader, form in forms.items() if form == "static"]
+        return place(module.graph, static, lambda op: _works(op, ctx), beyond)
 
     def _site(self, candidate: Candidate, forms: Forms, ctx: Context) -> WeightSite:
         readers = tuple(ReaderSite(r.op.results[0].name, r.site, r.op.kind, forms[r]) for r in candidate.forms)
@@ -131,6 +169,16 @@ class Int8(Pass):
         return Emitter(rw, plan).run()
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """Where the codes are, what they cover, and the values (and their readers) that no grid covers."""
+
+    placement: Placement
+    calibration: Calibration
+    beyond: frozenset[Value]
+    skipped: tuple[Skipped, ...]
+
+
 def _works(op: Op, ctx: Context) -> bool:
     """Whether an op between weighted ones may work on codes."""
     return ctx.scope.allows(op) and (ctx.target is None or bool(ctx.target.supports(op, "static")))
@@ -138,6 +186,14 @@ def _works(op: Op, ctx: Context) -> bool:
 
 def _next(forms: Sequence[Form], mode: str) -> Form:
     return forms[1] if mode == "auto" else "stored"
+
+
+def _observed(found: Calibration) -> tuple[str, ...]:
+    """Which observer was chosen, and what the others would have done."""
+    if not found.tried:
+        return ()
+    told = ", ".join(f"{name} {damage:.2g}" for name, damage in found.tried.items())
+    return (f"ranges of activations: {found.observer} (1 - cosine with activations rounded: {told})",)
 
 
 def _notes(weights: Sequence[WeightSite], ctx: Context) -> tuple[str, ...]:
