@@ -171,18 +171,26 @@ def inspect(
     model: Model,
     text: Annotated[bool, typer.Option("--text", help="print the IR")] = False,
     axes: Annotated[bool, typer.Option("--axes", help="show which axes move together, and why others do not")] = False,
-    all: Annotated[bool, typer.Option("--all", help="with --axes: every site, every pinned class")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="measure what few bits do to each weight; needs --data")
+    ] = False,
+    all: Annotated[bool, typer.Option("--all", help="with --axes, --sensitivity: every site")] = False,
+    data: Data = None,
+    mask: Mask = None,
     dims: Dims = None,
+    max_memory: MaxMemory = None,
     json: Json = False,
 ) -> None:
     """Show a model: inputs, outputs, operators, parameters, cost."""
     from . import commands, compiler
 
     _exclusive({"--text": text, "--axes": axes, "--dims": bool(dims)})
+    _exclusive({"--text": text, "--axes": axes, "--sensitivity": sensitivity})
     _exclusive({"--text": text, "--json": json})
     _exclusive({"--all": all, "--json": json})
-    if all and not axes:
-        raise errors.error(Code.USAGE, "--all shows more of --axes", where="--all", help="write --axes --all")
+    _belongs("--all", all, {"--axes": axes, "--sensitivity": sensitivity})
+    for option, given in {"--data": data, "--mask": mask, "--max-memory": max_memory}.items():
+        _belongs(option, given is not None, {"--sensitivity": sensitivity})
     if text:
         from .ir.text import print_module
 
@@ -190,6 +198,10 @@ def inspect(
         return
     if axes:
         _inspect_axes(model, all, json)
+        return
+    if sensitivity:
+        settings = {"mask": mask, "dims": _dims(dims), "max_memory": _bytes(max_memory)}
+        _inspect_sensitivity(model, data, settings, all, json)
         return
     facts = commands.inspect(model, dims=_dims(dims))
     if json:
@@ -214,6 +226,33 @@ def _inspect_axes(model: Path, all_sites: bool, json: bool) -> None:
         from .backends.report import terminal
 
         view.show(table, terminal(), all_sites=all_sites)
+
+
+def _inspect_sensitivity(model: Path, data: Path | None, settings: dict[str, Any], all_sites: bool, json: bool) -> None:
+    if data is None:
+        raise errors.error(
+            Code.NO_DATA, "--sensitivity needs samples", where="--data", help="write --data samples.npz"
+        )  # fmt: skip
+    from . import commands
+    from .backends import inspect_sensitivity as view
+    from .backends.costs_view import progress
+    from .backends.report import terminal
+
+    with progress() as advance:
+        found = commands.sensitivity(model, data, advance=advance, **settings)
+    if json:
+        typer.echo(_json(found))
+    else:
+        view.show(found, terminal(), all_sites=all_sites)
+
+
+def _belongs(option: str, given: bool, to: dict[str, bool]) -> None:
+    """An option that only means something beside one of some others. Errors: USAGE."""
+    if given and not any(to.values()):
+        first = next(iter(to))
+        raise errors.error(
+            Code.USAGE, f"{option} goes with {' or '.join(to)}", where=option, help=f"write {first} {option}"
+        )  # fmt: skip
 
 
 def _exclusive(options: dict[str, bool]) -> None:

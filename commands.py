@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from .backends.checks import compare as compare_files
 from .backends.costs import CostTable, cache_path, write
 from .backends.inspect import facts
 from .backends.measure import environment
+from .backends.runner import OrtRunner
 from .backends.targets import parse_target
 from .compiler import PathLike, load, model_path
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
 from .frontends.data import load_npz
+from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.errors import Code
+from .passes.base import Context
+from .passes.quantize.sensitivity import sensitivity as measure_sensitivity
 
 
 def explain(recipe: str) -> list[str]:
@@ -35,6 +40,43 @@ def describe_passes(name: str | None) -> list[str]:
 def inspect(model: PathLike, *, dims: Mapping[str, int]) -> dict[str, Any]:
     """Facts about a model as plain data."""
     return facts(load(model), dims)
+
+
+def sensitivity(
+    model: PathLike,
+    data: PathLike,
+    *,
+    mask: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    threads: int = 1,
+    max_memory: int | None = None,
+    advance: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The damage of every weight at 8, 4 and 2 bits and of its data at 8, as plain data (`format` 1).
+
+    `advance(what, done, total)` hears of every site. Errors: BAD_DATA for data that does not fit the model.
+    """
+    module = load(model)
+    check_weights(module)
+    samples = load_npz(data, {v.name: v.type for v in module.graph.inputs}, mask=mask)
+    judge = Judge.of(
+        module, samples, dims=dims or {}, seed=0, threads=threads, level="none", max_memory=max_memory
+    )  # fmt: skip
+    ctx = Context(
+        data=samples,
+        runner=OrtRunner(threads=threads),
+        dims=judge.binding,
+        max_memory=max_memory,
+        progress=_Advance(advance) if advance is not None else None,
+    )
+    return measure_sensitivity(module, ctx).to_json()
+
+
+@dataclass(frozen=True)
+class _Advance:
+    """A function as the progress that passes report to."""
+
+    advance: Callable[[str, int, int], None]
 
 
 def compare(

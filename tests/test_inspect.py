@@ -95,7 +95,7 @@ def test_text_and_json_say_the_same(source: Path, capsys: pytest.CaptureFixture[
         (["--axes", "--dims", "N=2"], "--axes and --dims do not go together"),
         (["--axes", "--all", "--json"], "--all and --json do not go together"),
         (["--text", "--json"], "--text and --json do not go together"),
-        (["--all"], "--all shows more of --axes"),
+        (["--all"], "--all goes with --axes or --sensitivity"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(
