@@ -21,7 +21,7 @@ from mlc.backends.legalize import legalize
 from mlc.backends.onnx import save
 from mlc.backends.ort import Session
 from mlc.frontends.onnx import load
-from mlc.ir.constants import Constant, RawPayload
+from mlc.ir.constants import Constant, PackedPayload, RawPayload, pack
 from mlc.ir.core import Ints, Module, Value
 from mlc.ir.dtypes import DType
 from mlc.ir.evaluate import evaluate
@@ -80,7 +80,9 @@ def test_codes_are_widened_exactly(
     spec = QSpec(min(8, kind.bits), kind.kind == "int", False, axis, block if axis is not None else 0)
     low, high = (-(1 << (kind.bits - 1)), 1 << (kind.bits - 1)) if kind.kind == "int" else (0, 1 << kind.bits)
     draw = rng(data.draw(st.integers(0, 99)))
-    codes = Constant.of(draw.integers(low, high, shape).astype(kind.numpy), kind)
+    loose = draw.integers(low, high, shape).astype(kind.numpy)
+    raw = np.frombuffer(pack(loose.reshape(-1), kind), np.uint8)
+    codes = Constant(tensor(kind, *shape), PackedPayload(raw, kind, tuple(shape)))  # as in a file
     scale = draw.uniform(0.1, 2, spec.scale_shape(codes.shape)).astype(np.float32)
     zero = draw.integers(low, high, scale.shape).astype(np.int32) if zeros else np.zeros(scale.shape, np.int32)
     payload = DequantizedPayload(codes, scale, zero, made, axis, spec.block)
@@ -236,7 +238,7 @@ def qgemm(*, transposed: bool, alpha: float) -> Callable[[Net, Value], Value]:
     def build(net: Net, x: Value) -> Value:
         per_column = net.const(rng(3).uniform(0.001, 0.01, 5).astype(np.float32))
         weight = codes(net, 1, *((5, 6) if transposed else (6, 5)))
-        bias = net.const(rng(2).integers(-900, 900, 5).astype(np.int32))
+        bias = net.const(rng(2).integers(-20000, 20000, 5).astype(np.int32))
         operands = [x, *given_grid(net), weight, per_column, net.const(np.zeros(5, np.int8)), bias]
         attrs = {"transB": int(transposed), "alpha": alpha}
         return net.op(f"{MS}QGemm", [*operands, scalar(net, 0.05), u8(net, 90)], attrs=attrs)
@@ -454,6 +456,55 @@ def test_sums_of_products_and_their_factors(form: str) -> None:
     np.testing.assert_allclose(only(Session(floats).run(feeds)), evaluate(module, feeds)[0], atol=0.08)
 
 
+def test_a_table_on_two_grids() -> None:
+    """Codes that are read with two scales are two tensors of numbers; read twice with one, they are one."""
+    net = Net()
+    x = net.input("x", F32, 2, 6)
+    weight = codes(net, 0, 6, 6)
+    for scale in (0.1, 0.2, 0.1):
+        x = net.op("MatMul", [x, net.op("DequantizeLinear", [weight, scalar(net, scale), s8(net)])])
+    floats = Dequantize()(net.done(x))
+    made = [v.constant.array() for v in floats.constants.values() if v.constant]
+    assert [np.array_equal(m, _array(weight) * np.float32(s)) for m, s in zip(made, (0.1, 0.2))] == [True, True]
+
+
+def test_codes_that_move_along_the_axis_of_their_scales() -> None:
+    """Transposed codes are no longer on the same grid: the operators stay."""
+    net = Net()
+    x = net.input("x", F32, 6, 6)
+    scales, zeros = net.const(rng(0).uniform(0.01, 0.1, 6).astype(np.float32)), net.const(np.zeros(6, np.int8))
+    q = net.op("QuantizeLinear", [x, scales, zeros], attrs={"axis": 0})
+    turned = net.op("Transpose", [q])
+    module = net.done(net.op("DequantizeLinear", [turned, scales, zeros], attrs={"axis": 0}))
+    floats = Dequantize()(module)
+    assert [op.kind for op in floats.walk()] == ["QuantizeLinear", "Transpose", "DequantizeLinear"]
+    straight = Net()
+    x = straight.input("x", F32, 6, 6)
+    grid = [straight.const(_array(scales)), straight.const(_array(zeros))]
+    q = straight.op("QuantizeLinear", [x, *grid], attrs={"axis": 0})
+    module = straight.done(straight.op("DequantizeLinear", [q, *grid], attrs={"axis": 0}))
+    feeds = {"x": rng(1).normal(size=(6, 6)).astype(np.float32) * 5}
+    cut = Dequantize(ranges="all")(module)
+    assert [op.kind for op in cut.walk()] == ["Max", "Min"]
+    np.testing.assert_allclose(only(Session(cut).run(feeds)), evaluate(module, feeds)[0], atol=0.051)
+
+
+@pytest.mark.parametrize("wrong", ["zero", "place"])
+def test_sums_that_are_read_otherwise(wrong: str) -> None:
+    """With another zero point than the codes were made with; with factors that are not one for each output."""
+    net = Net()
+    x = net.input("x", F32, 4, 6)
+    parts = net.node("DynamicQuantizeLinear", [x], None, count=3).results
+    zero = u8(net, 3) if wrong == "zero" else parts[2]
+    scale = net.const(rng(3).uniform(0.001, 0.01, (4, 1) if wrong == "place" else ()).astype(np.float32))
+    total = net.op("Cast", [net.op("MatMulInteger", [parts[0], codes(net, 1, 6, 5), zero])], attrs={"to": 1})
+    module = net.done(net.op("Mul", [total, net.op("Mul", [parts[1], scale])]))
+    floats = Dequantize()(module)
+    assert "MatMulInteger" in left(floats)
+    feeds = {"x": rng(5).normal(size=(4, 6)).astype(np.float32)}
+    np.testing.assert_allclose(*(only(Session(m).run(feeds)) for m in (module, floats)), atol=1e-6)
+
+
 def test_factors_that_are_not_found() -> None:
     net = Net()
     x, other = net.input("x", F32, 3, 6), net.input("other", F32)
@@ -503,7 +554,8 @@ def test_a_recurrent_network(per_gate: bool) -> None:
         np.testing.assert_allclose(a, b, atol=0.02)
 
 
-def test_attention_on_codes() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_on_codes(masked: bool) -> None:
     net = Net()
     x = net.input("x", F32, 1, 3, 8)
     q = net.op("QuantizeLinear", [x, *given_grid(net)])
@@ -511,7 +563,8 @@ def test_attention_on_codes() -> None:
     bias = net.const(rng(4).normal(size=24).astype(np.float32))
     zeros = net.const(np.zeros(24, np.int8))
     grid = given_grid(net)
-    operands = [q, codes(net, 1, 8, 24), bias, grid[0], per_column, None, grid[1], zeros]
+    mask = net.const(np.array([[1, 0, 1]], np.int32)) if masked else None
+    operands = [q, codes(net, 1, 8, 24), bias, grid[0], per_column, mask, grid[1], zeros]
     module = net.done(net.node(f"{MS}QAttention", operands, None, {"num_heads": 2}, count=1).results[0])
     floats = Dequantize()(module)
     assert [op.kind for op in floats.walk()] == [f"{MS}Attention"]
@@ -600,6 +653,15 @@ def test_codes_at_the_border_of_the_model() -> None:
     assert {s.why for s in floats.history[-1].skipped} == {"Unsqueeze, an output of the graph wants codes"}  # type: ignore[attr-defined]
 
 
+def test_codes_are_made_once_where_they_leave() -> None:
+    """Operators in front of the last one are floats and need no codes."""
+    net = Net()
+    first = add_of_codes(net, net.op("QuantizeLinear", [net.input("x", F32, 2, 6), *given_grid(net)]))
+    grid = [scalar(net, 0.04), u8(net, 120)]
+    module = net.done(net.op(f"{MS}QLinearAdd", [first, *grid, first, *grid, scalar(net, 0.1), u8(net, 120)]))
+    assert [op.kind for op in Dequantize()(module).walk()] == ["Add", "Add", "QuantizeLinear"]
+
+
 def test_positions_are_found_among_floats() -> None:
     net = Net()
     made = add_of_codes(net, net.op("QuantizeLinear", [net.input("x", F32, 2, 6), *given_grid(net)]))
@@ -677,6 +739,12 @@ def test_what_cannot_be_turned_back_says_why() -> None:
     def from_outside(net: Net) -> list[Value]:
         return [net.op("DequantizeLinear", [net.input("x", U8, 2, 6), scalar(net, 0.1), u8(net, 0)])]
 
+    def scales_that_do_not_fit(net: Net) -> list[Value]:
+        weight, scales = codes(net, 0, 6, 4), net.const(np.ones(3, np.float32))
+        zeros = net.const(np.zeros(3, np.int8))
+        return [net.op("DequantizeLinear", [weight, scales, zeros], [tensor(F32, 6, 4)], {"axis": 1})]
+
+    assert refused(scales_that_do_not_fit) == (SkipCode.UNSUPPORTED, "3 scales do not fit i8[6, 4] along axis 1")
     assert refused(computed_scale) == (SkipCode.NOT_CONSTANT, "its scale is computed")
     assert refused(other_scale)[1] == "DequantizeLinear wants codes"
     assert refused(computed_weight) == (SkipCode.NOT_CONSTANT, "its weight is computed")
