@@ -220,8 +220,8 @@ class _Compilation:
     def _trial(self, steps: tuple[PlannedStep, ...], limits: Sequence[Limit]) -> tuple[Verdict, ...]:
         """The bounds judged on the file that some steps make; what no bound asks for is not measured."""
         module = self.source.clone()
-        run(steps, module, self.context)
         asked = {x.metric for x in limits}
+        run(steps, module, dataclasses.replace(self.context, draft=asked <= COSTS))
         with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
             emitted, _ = self._emit(module, Path(folder) / "model.onnx", check="none")
             if asked - COSTS:

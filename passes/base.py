@@ -170,6 +170,7 @@ class Context:
     max_memory: int | None = None  # bytes
     dims: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic dimensions at which work is counted
     step: int = 0  # position in the recipe
+    draft: bool = False  # only costs of the result will be looked at: numbers of the same size need not be the best
 
     def rng(self, *tag: str | int) -> np.random.Generator:
         """A generator keyed by seed, step and `tag`: adding a step never changes another's draws."""

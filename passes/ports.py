@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..ir.core import Module, Op
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
+Item = TypeVar("Item")
 
 
 Level = Literal["native", "emulated", "no"]
@@ -125,6 +126,8 @@ class Statistics(Protocol):
     """Answers requests in one streaming run over the calibration data; memoised per module version."""
 
     def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]: ...
+
+    def remember(self, module: Module, question: Hashable, answer: Callable[[], Item]) -> Item: ...
 
 
 class Progress(Protocol):

@@ -8,7 +8,7 @@ following exact step that asks again pays nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ class StreamingStatistics:
         self._budget = _DEFAULT_BUDGET if max_memory is None else max_memory // 4
         self._progress = progress
         self._memo: dict[tuple[str, Request], Any] = {}
+        self._answers: dict[tuple[str, Hashable], Any] = {}
 
     def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]:
         """One result per request, from the memo or from as few runs as the memory budget allows."""
@@ -57,6 +58,14 @@ class StreamingStatistics:
         for request, results in found.items():
             self._memo[version, request] = results[0] if len(results) == 1 else _channels(request).join(results)
         return {r: self._memo[version, r] for r in requests}
+
+    def remember(self, module: Module, question: Hashable, answer: Callable[[], Item]) -> Item:
+        """What `answer` found for this version of a module, asked only once: for what passes measure themselves."""
+        key = (_version(module), question)
+        if key not in self._answers:
+            self._answers[key] = answer()
+        found: Item = self._answers[key]
+        return found
 
     def _run(self, module: Module, parts: Sequence[_Part]) -> list[tuple[_Part, Any]]:
         accumulators = [(part, part.request.kind(part.request.axis)) for part in parts]

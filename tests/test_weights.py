@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from kit.graphs import modules
 from kit.net import Net
 from kit.real import RealModel, real_models
+from kit.samples import Samples
 
 import mlc
 from mlc.backends.agreement import AgreementMeter
 from mlc.backends.legalize import legalize
 from mlc.backends.onnx import to_proto
 from mlc.backends.ort import Session
+from mlc.backends.runner import OrtRunner
 from mlc.backends.targets import parse_target
 from mlc.frontends.onnx import load
 from mlc.ir.core import Ints, Module
@@ -27,11 +30,13 @@ from mlc.ir.errors import Code, MlcError
 from mlc.ir.evaluate import evaluate
 from mlc.ir.verify import verify
 from mlc.passes.base import Context, SkipCode
+from mlc.passes.quantize import damage as damage_module
 from mlc.passes.quantize import mixed
 from mlc.passes.quantize import sites as sites_module
 from mlc.passes.quantize.int4 import Int4
 from mlc.passes.quantize.sites import Site
 from mlc.passes.quantize.weight_only import Weights
+from mlc.passes.statistics import StreamingStatistics
 
 F32, I64 = DType.F32, DType.I64
 ORT = Context(target=parse_target("ort(cpu)"))
@@ -217,6 +222,81 @@ def test_a_bound_on_size_is_met_by_the_file(tmp_path: Path) -> None:
     assert out.stat().st_size <= limit
     kinds = {op.attrs["bits"] for op in load(out).walk() if op.kind == "com.microsoft::MatMulNBits"}
     assert kinds == {4, 8}
+
+
+# -- with data -----------------------------------------------------------------------------------------------------
+
+
+def taught(count: int = 24) -> Context:
+    """Samples whose inputs are correlated, as those of trained layers are."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((count, 4, 64)) + 2 * rng.standard_normal((count, 4, 1))).astype(np.float32)
+    samples, runner = Samples({"x": x}, whole=True), OrtRunner()
+    stats = StreamingStatistics(samples, runner)
+    return Context(target=parse_target("ort(cpu)"), data=samples, runner=runner, stats=stats)
+
+
+def codes(module: Module) -> dict[str, str]:
+    return {n: v.constant.digest() for n, v in module.constants.items() if v.constant and n.endswith("_quantized")}
+
+
+def test_with_data_codes_are_refined_and_outputs_better() -> None:
+    module, ctx = deep(3), taught()
+    plain, better = Int4(method="grid")(module, ctx), Int4()(module, ctx)
+    assert codes(plain).keys() == codes(better).keys()
+    assert all(codes(plain)[n] != codes(better)[n] for n in codes(plain))
+    assert all("gptq" in d.after for d in better.history[-1].done)  # type: ignore[attr-defined]
+    assert codes(Int4(method="gptq")(module, ctx)) == codes(better)
+    missed = {True: 0.0, False: 0.0}
+    rng = np.random.default_rng(11)
+    for _ in range(8):
+        feeds = {"x": (rng.standard_normal((4, 64)) + 2 * rng.standard_normal((4, 1))).astype(np.float32)}
+        wanted = evaluate(module, feeds)[0]
+        for refined, made in ((False, plain), (True, better)):
+            missed[refined] += float(np.square(evaluate(made, feeds)[0] - wanted).sum())
+    assert missed[True] < 0.8 * missed[False]
+
+
+def test_eight_bits_are_refined_when_asked_for() -> None:
+    module, ctx = deep(2), taught(8)
+    assert codes(Weights(bits=8)(module, ctx)) == codes(Weights(bits=8, method="grid")(module, ctx))
+    assert codes(Weights(bits=8, method="gptq")(module, ctx)) != codes(Weights(bits=8, method="grid")(module, ctx))
+
+
+def test_a_draft_has_the_bytes_but_not_the_work() -> None:
+    module, ctx = deep(2), taught(8)
+    draft = Int4()(module, replace(ctx, draft=True))
+    assert codes(draft) == codes(Int4(method="grid")(module, ctx))
+    assert size(draft) == size(Int4()(module, ctx))
+
+
+def test_methods_that_learn_want_data() -> None:
+    for method in ("gptq", "adaround"):
+        with pytest.raises(MlcError) as caught:
+            Int4(method=method)(deep(2), ORT)
+        assert caught.value.diagnostics[0].code is Code.NO_DATA
+        assert Int4(method=method).learns
+    assert Int4().learns
+    assert not Int4(method="rtn").learns
+
+
+def test_damage_is_measured_once_and_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight whose error no output sees is the first to get few bits, although its error is larger."""
+    net = Net()
+    x = net.input("x", F32, 4, 64)
+    signs = np.sign(floats(0, 64, 64)) + floats(2, 64, 64) / 20
+    seen = net.op("MatMul", [x, net.const(signs, "seen")])
+    faint = net.op("MatMul", [x, net.const(floats(1, 64, 64), "unseen")])
+    faint = net.op("Mul", [faint, net.const(np.float32(1e-3))])
+    module, ctx = net.done(net.op("Add", [seen, faint])), taught(8)
+    step = Weights(bits=(2, 8), saving=0.88, method="grid")
+    assert {s.constant: s.bits for s in step.plan(module, ORT).sites} == {"seen": 2, "unseen": 8}
+    found = step.plan(module, ctx)
+    assert {s.constant: s.bits for s in found.sites} == {"seen": 8, "unseen": 2}
+    assert any("measured" in note for note in found.notes)
+    monkeypatch.setattr(damage_module, "Probe", None)  # what is remembered needs no probe
+    assert step.plan(module, ctx) == found
+    assert replace(step, saving=0.5).plan(module.clone(), ctx).sites
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ def round_to_nearest(x: Array, spec: QSpec, scale_type: DType) -> tuple[Array, .
 
 #: Methods that need no data: names to searches.
 SEARCHES: dict[str, Search] = {"rtn": round_to_nearest, "grid": search, "hqq": hqq}
-METHODS = ("auto", *SEARCHES)
+#: Methods that refine codes against calibration data (refine/).
+LEARNT = ("gptq", "adaround")
+METHODS = ("auto", *SEARCHES, *LEARNT)
 
 
 def search_of(method: str) -> Search:
-    """The search of a method; methods with data start from the grid of least error, too."""
+    """The search of a method; methods with data start from the grid of least error."""
     return SEARCHES.get(method, search)

@@ -21,16 +21,22 @@ from ...ir.dtypes import BY_SHORT
 from ...ir.errors import Code
 from ...ir.quant_blocks import quantize_constant
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Pass, Plan, option
+from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, option
 from . import mixed
+from .damage import measured
 from .emit import CodeEmitter
-from .methods import METHODS, search_of
+from .methods import LEARNT, METHODS, search_of
+from .refine.refine import refine
 from .sites import Site, Wish, decide, without_weights
 from .weights import float_weights
 
 BLOCKS = (32, 64, 128)
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
 ACCURACY = "mlc.accuracy_level"
+
+
+#: Bits from which on rounding to nearest is left alone unless it is asked for.
+_EXACT_ENOUGH = 8
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class WeightOnly(Pass):
     )  # fmt: skip
     method: str = option(
         "auto", unit="name", choices=tuple(METHODS),
-        doc="how codes are found: rtn (the range of a block), grid (least squared error), hqq (least l0.7 error); "
-        "auto: grid",
+        doc="how codes are found: rtn (the range of a block), grid (least squared error), hqq (least l0.7 error), or "
+        "with data gptq, adaround; auto: gptq for less than 8 bits if there is data, else grid",
     )  # fmt: skip
 
     @property
@@ -93,13 +99,31 @@ class WeightOnly(Pass):
         """One option of every weight (None: floats), and notes."""
         return [sites[0] for sites in options], ()
 
+    def wants(self) -> frozenset[Need]:
+        return frozenset({Need.DATA}) if self.method in LEARNT else frozenset()
+
+    @property
+    def learns(self) -> bool:
+        return self.method == "auto" or self.method in LEARNT
+
     def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
+        source = rw.module.clone()
         done = []
         for index, site in enumerate(plan.sites):
             if ctx.progress is not None:
                 ctx.progress.advance(self.name, index, len(plan.sites))
             done.append(self._quantize(rw, site))
-        return done
+        return self._refine(rw, source, plan, done, ctx)
+
+    def _refine(self, rw: Rewriter, source: Module, plan: WeightPlan, done: list[Done], ctx: Context) -> list[Done]:
+        """Better codes from data, where the method finds them so."""
+        known = ctx.data is not None and ctx.runner is not None
+        if ctx.draft or not (self.method in LEARNT or (self.method == "auto" and known)):
+            return done
+        chosen = {s.constant: s.spec for s in plan.sites if self.method != "auto" or s.bits < _EXACT_ENOUGH}
+        method = "gptq" if self.method == "auto" else self.method
+        refined = {d.site: d for d in refine(rw, source, ctx, method, chosen)} if chosen else {}
+        return [replace(d, after=f"{d.after}; {refined[d.site].after}") if d.site in refined else d for d in done]
 
     def _quantize(self, rw: Rewriter, site: Site) -> Done:
         value = rw.module.constants[site.constant]
@@ -180,8 +204,13 @@ class Weights(WeightOnly):
             return super()._choose(options, module, ctx)
         if self.saving is None:
             return mixed.most_bits(options), (_UNASKED,)
-        chosen = mixed.choose(options, mixed.by_error(options), self.saving)
-        return chosen, (mixed.summary(chosen, "the error of the weights (no data)"),)
+        if ctx.data is None or ctx.runner is None:
+            damages, told = mixed.by_error(options), "the error of the weights (no data)"
+        else:
+            search = search_of(self.method)
+            damages, told = measured(module, options, search, self.method, ctx), "damage measured one by one"
+        chosen = mixed.choose(options, damages, self.saving)
+        return chosen, (mixed.summary(chosen, told),)
 
 
 _UNASKED = "every weight has the most bits: nothing says how much to save (a bound on size, data that judges, saving=)"
