@@ -51,7 +51,7 @@ _SIGNED = Key("MatMul", "static_s8s8")  # for the record: no pass chooses it
 FULL = Grid(
     rows=(1, 8, 32, 128, 512),
     depths=(64, 384, 1536, 3072),
-    channels=(16, 64, 256),
+    channels=(8, 32, 128, 384),
     sides=(7, 28, 56),
     elements=(4 << 10, 64 << 10, 1 << 20),
     products=(_FLOAT, _STATIC, _SIGNED, _DYNAMIC, *_BLOCKS),
@@ -61,7 +61,7 @@ FULL = Grid(
 QUICK = Grid(
     rows=(1, 32, 256),
     depths=(256, 1536),
-    channels=(32, 128),
+    channels=(16, 128),
     sides=(7, 28),
     elements=(4 << 10, 256 << 10),
     products=(_FLOAT, _STATIC, _DYNAMIC, _nbits(4, 32), _nbits(4, 128), _nbits(8, 32)),
@@ -99,11 +99,11 @@ class _Calibration:
         return {key: Series(axes, _rising(seconds)) for key, seconds in found.items()}
 
     def convolutions(self) -> dict[Key, Series]:
-        """Convolutions as floats and as codes, channels x positions."""
-        axes: Axes = (("channels", self.grid.channels), ("positions", tuple(s * s for s in self.grid.sides)))
+        """Convolutions as floats and as codes, pairs of channels (depthwise: channels) x positions."""
         found: dict[Key, Series] = {}
         for kind, area in (("pointwise", 1), ("dense", 9), ("depthwise", 9)):
             name = f"Conv/{kind}"
+            axes = self._conv_axes(kind)
             times = {Key(name, form): np.zeros([len(sizes) for _, sizes in axes]) for form in ("float", "static")}
             for c, channels in enumerate(self.grid.channels):
                 groups = channels if kind == "depthwise" else 1
@@ -113,6 +113,12 @@ class _Calibration:
                 self._step(name)
             found |= {key: Series(axes, _rising(_rising(t).T).T) for key, t in times.items()}
         return found
+
+    def _conv_axes(self, kind: str) -> Axes:
+        positions = ("positions", tuple(side * side for side in self.grid.sides))
+        if kind == "depthwise":
+            return ("channels", self.grid.channels), positions
+        return ("pairs", tuple(c * c for c in self.grid.channels)), positions
 
     def _convs(self, channels: int, area: int, groups: int) -> Iterator[list[float]]:
         """Seconds of one convolution as floats and as codes, for images of each size."""

@@ -3,12 +3,13 @@
 | op | series | sizes |
 |---|---|---|
 | MatMul, Gemm with a matrix as weight | MatMul | M rows, K depth, N width |
-| Conv | Conv/pointwise, /dense (3 x 3), /depthwise (3 x 3) | channels (the geometric mean of a group's inputs and outputs), positions of the result |
+| Conv | Conv/pointwise, /dense (3 x 3) | pairs of a group's inputs and outputs, positions of the result |
+| Conv of one input per group | Conv/depthwise (3 x 3) | channels, positions |
 | Add, Mul, Sigmoid, pools, Quantize-, DequantizeLinear, ... | their own | elements |
 
 Kernels of another area than 3 x 3 and several groups are scaled by the work. Static products include the rounding of
 their input and yield floats; all other static ops read codes and yield codes.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def _conv(op: Op, dims: Sizes) -> Job | None:
     positions = y[0] * math.prod(y[2:])
     if w[1] == 1 and groups > 1:
         return Job("Conv/depthwise", {"channels": w[0], "positions": positions}, area / _MEASURED_AREA)
-    sizes = {"channels": math.sqrt(w[1] * w[0] / groups), "positions": float(positions)}
+    sizes = {"pairs": w[1] * w[0] / groups, "positions": float(positions)}
     if area == 1:
         return Job("Conv/pointwise", sizes, groups)
     return Job("Conv/dense", sizes, groups * area / _MEASURED_AREA)

@@ -233,12 +233,12 @@ def test_products_are_rows_depth_and_width() -> None:
 def test_convolutions_are_known_by_kind_and_scaled_by_work() -> None:
     pointwise = job_of(convolution(16, 64, 1, 7), {})
     assert (pointwise.series, pointwise.sizes, pointwise.factor) == (
-        "Conv/pointwise", {"channels": 32.0, "positions": 49.0}, 1
+        "Conv/pointwise", {"pairs": 1024.0, "positions": 49.0}, 1
     )  # fmt: skip
     assert job_of(convolution(16, 64, 5, 7), {}).factor == pytest.approx(25 / 9)
     assert job_of(convolution(16, 16, 3, 7, 16), {}).series == "Conv/depthwise"
     grouped = job_of(convolution(16, 64, 3, 7, 4), {})
-    assert (grouped.series, grouped.sizes["channels"], grouped.factor) == ("Conv/dense", 8.0, 4)
+    assert (grouped.series, grouped.sizes["pairs"], grouped.factor) == ("Conv/dense", 64.0, 4)
 
 
 def test_the_target_answers_by_form() -> None:
