@@ -597,6 +597,60 @@ def test_codes_behind_a_cast(kind: DType, form: str) -> None:
     assert np.array_equal(made.array(), (wanted * scale).reshape(8, 5))
 
 
+@pytest.mark.parametrize("why", ["wide codes", "fraction"])
+def test_constants_that_are_no_codes(why: str) -> None:
+    """Numbers in a wide integer type, or zero points that are none, are arithmetic of the model."""
+    net = Net()
+    x = net.input("x", F32, 3, 8)
+    values = rng(1).integers(-7, 7, (8, 5)).astype(np.int64 if why == "wide codes" else np.int8)
+    wide = net.op("Cast", [net.const(values)], attrs={"to": 1})
+    if why == "fraction":
+        wide = net.op("Sub", [wide, scalar(net, 0.5)])
+    module = net.done(net.op("MatMul", [x, net.op("Mul", [wide, scalar(net, 0.1)])]))
+    assert print_module(Dequantize()(module)) == print_module(module)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_in_blocks(packed: bool, zeros: bool) -> None:
+    """4-bit codes in a type of their own (zero point 0), or two a byte (zero point 8)."""
+    net = Net()
+    ids = net.input("ids", I64, "N")
+    rows, width, block = 7, 64, 32
+    draw = rng(1)
+    if packed:
+        data = net.const(draw.integers(0, 256, (rows, width // 2)).astype(np.uint8))
+        zero = net.const(draw.integers(0, 256, (rows, 1)).astype(np.uint8)) if zeros else None
+    else:
+        data = net.const(draw.integers(-8, 8, (rows, width)).astype(DType.I4.numpy), dtype=DType.I4)
+        zero = net.const(draw.integers(-8, 8, (rows, 2)).astype(DType.I4.numpy), dtype=DType.I4) if zeros else None
+    scale = net.const(draw.uniform(0.1, 1, (rows, width // block)).astype(np.float32))
+    attrs = {"bits": 4, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    operands = [data, ids, scale, *([zero] if zero is not None else [])]
+    module = net.done(net.op(f"{MS}GatherBlockQuantized", operands, attrs=attrs))
+    floats = Dequantize()(module)
+    assert [op.kind for op in floats.walk()] == ["Gather"]
+    feeds = {"ids": np.array([6, 0, 3])}
+    assert np.array_equal(only(Session(module).run(feeds)), only(Session(floats).run(feeds)))
+
+
+@pytest.mark.parametrize("zeros", ["none", "codes", "floats"])
+def test_a_matrix_in_blocks(zeros: str) -> None:
+    net = Net()
+    x = net.input("x", F32, 3, 40)
+    draw = rng(2)
+    packed = net.const(draw.integers(0, 256, (5, 2, 16)).astype(np.uint8))
+    scale = net.const(draw.uniform(0.1, 1, (5, 2)).astype(np.float32))
+    zero = {"codes": draw.integers(0, 256, (5, 1)).astype(np.uint8), "floats": draw.uniform(0, 15, (5, 2)).astype("f4")}
+    operands = [x, packed, scale, *([net.const(zero[zeros])] if zeros != "none" else [])]
+    attrs = {"K": 40, "N": 5, "bits": 4, "block_size": 32}
+    module = net.done(net.op(f"{MS}MatMulNBits", operands, attrs=attrs))
+    floats = Dequantize()(module)
+    assert [op.kind for op in floats.walk()] == ["MatMul"]
+    feeds = {"x": draw.normal(size=(3, 40)).astype(np.float32)}
+    np.testing.assert_allclose(*(only(Session(m).run(feeds)) for m in (module, floats)), atol=2e-4)
+
+
 def test_rows_of_a_table_of_codes() -> None:
     """Gathered first, widened later; twice, from one table."""
     net = Net()
