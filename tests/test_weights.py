@@ -109,6 +109,22 @@ def test_what_has_no_kernel_keeps_eight_bits_unless_told() -> None:
     assert {s.bits for s in Weights(bits=8, stored=4).plan(convolutional(), ORT).sites} == {8}
 
 
+def test_the_block_is_the_fastest_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: dict[int, float | None] = {32: 1.0, 64: 0.97, 128: 0.5}
+    target = parse_target("ort(cpu)")
+    ctx = Context(target=target)
+    monkeypatch.setattr(type(target), "seconds", lambda self, op, form, dims, bits, block: times[block])
+    module = deep(1)
+    plan = Int4(block=0).plan(module, ctx)
+    assert [s.block for s in plan.sites] == [128]
+    assert any("1 of 128" in note for note in plan.notes)
+    times[128] = 1.1
+    assert [s.block for s in Int4(block=0).plan(module, ctx).sites] == [32]  # 64 is hardly faster
+    times[64] = None
+    assert [s.block for s in Int4(block=0).plan(module, ctx).sites] == [32]
+    assert [s.block for s in Int4(block=0).plan(module, Context()).sites] == [32]
+
+
 def test_recurrent_layers_are_stored() -> None:
     module = recurrent()
     small = Int4()(module, ORT)

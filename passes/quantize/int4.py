@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..base import option
-from .weight_only import BLOCKS, WeightOnly
+from .sites import BLOCKS
+from .weight_only import BLOCK_DOC, WeightOnly
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Int4(WeightOnly):
 
     name: ClassVar[str] = "int4"
 
-    block: int = option(32, unit="int", choices=BLOCKS, doc="weights that share a scale", positional=True)
+    block: int = option(32, unit="int", choices=(0, *BLOCKS), doc=BLOCK_DOC, positional=True)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -20,6 +20,10 @@ from ..base import Context, SkipCode, Skipped
 from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, layout
 
 Form = Literal["blocks", "stored"]
+#: Weights that may share a scale.
+BLOCKS = (32, 64, 128)
+#: Smaller blocks are more exact: larger ones must be faster by more than this.
+_AS_FAST = 0.05
 #: Bytes of names, shapes and nodes that a quantized weight adds to a file.
 _OVERHEAD = 512
 #: The least share of the model's weights that a site must save. A row that every sample reads (a token type) costs more
@@ -65,8 +69,10 @@ class Wish:
     scale: str
     search: Search
 
-    def block_for(self, readers: Sequence[Reader]) -> int:
-        return self.embedding_block if all(r.op.kind in LOOKUPS for r in readers) else self.block
+    def block_for(self, readers: Sequence[Reader], ctx: Context) -> int:
+        if all(r.op.kind in LOOKUPS for r in readers):
+            return self.embedding_block
+        return self.block or _fastest(readers, self.bits, ctx)
 
     def spec(self, axis: int, block: int, *, form: Form = "blocks") -> QSpec:
         bits = self.bits if form == "blocks" else max(self.bits, self.stored)
@@ -121,7 +127,7 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
     most = largest(constant)
     if not np.isfinite(most):
         return Problem(SkipCode.HURTS, "it holds Inf or NaN")
-    axis, block = _groups(constant.shape, layouts[0], wish.block_for(weight.readers))
+    axis, block = _groups(constant.shape, layouts[0], wish.block_for(weight.readers, ctx))
     form = _form(weight.readers, layouts, wish, (axis, block), ctx)
     if isinstance(form, Problem):
         return form
@@ -142,6 +148,23 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
         bytes_after=_bytes_after(constant, spec, scale, padded=form == "blocks") + _OVERHEAD,
         error=_sampled_error(constant, spec, scale, wish.search) if constant.elements else 0.0,
     )
+
+
+def _fastest(readers: Sequence[Reader], bits: int, ctx: Context) -> int:
+    """The block that the target multiplies with in the least time; the smallest where it knows none."""
+    times = {block: _seconds(readers, bits, block, ctx) for block in BLOCKS}
+    known = {block: seconds for block, seconds in times.items() if seconds is not None}
+    if len(known) < len(BLOCKS):
+        return BLOCKS[0]
+    enough = min(known.values()) * (1 + _AS_FAST)
+    return next(block for block in BLOCKS if known[block] <= enough)
+
+
+def _seconds(readers: Sequence[Reader], bits: int, block: int, ctx: Context) -> float | None:
+    if ctx.target is None:
+        return None
+    found = [ctx.target.seconds(r.op, "blocks", ctx.dims, bits=bits, block=block) for r in readers]
+    return None if None in found else sum(s for s in found if s is not None)
 
 
 def _groups(shape: tuple[int, ...], found: Layout, block: int) -> tuple[int, int]:

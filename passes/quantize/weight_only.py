@@ -27,10 +27,10 @@ from .damage import measured
 from .emit import CodeEmitter
 from .methods import LEARNT, METHODS, search_of
 from .refine.refine import refine
-from .sites import Site, Wish, decide, without_weights
+from .sites import BLOCKS, Site, Wish, decide, without_weights
 from .weights import float_weights
 
-BLOCKS = (32, 64, 128)
+BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
 ACCURACY = "mlc.accuracy_level"
 
@@ -51,7 +51,7 @@ class WeightOnly(Pass):
     effect: ClassVar[Effect] = LOSSY
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
 
-    block: int = option(32, unit="int", choices=BLOCKS, doc="weights that share a scale")
+    block: int = option(32, unit="int", choices=(0, *BLOCKS), doc=BLOCK_DOC)
     embedding_block: int = option(128, unit="int", choices=BLOCKS, doc="the same, for embedding tables")
     symmetric: bool = option(False, unit="bool", doc="no zero points: a little smaller, less exact")
     scale: str = option("f16", unit="name", choices=("f16", "f32"), doc="type of the stored scales")
@@ -91,6 +91,7 @@ class WeightOnly(Pass):
         chosen, told = self._choose(options, module, ctx)
         skipped += mixed.left_out(options, chosen)
         kept = tuple(site for site in chosen if site is not None)
+        told += _blocks_told(kept) if not self.block else ()
         return WeightPlan(tuple(skipped), (*told, *notes(kept)), kept)
 
     def _choose(
@@ -214,6 +215,12 @@ class Weights(WeightOnly):
 
 
 _UNASKED = "every weight has the most bits: nothing says how much to save (a bound on size, data that judges, saving=)"
+
+
+def _blocks_told(sites: Sequence[Site]) -> tuple[str, ...]:
+    counts = Counter(s.block for s in sites if s.form == "blocks")
+    parts = [f"{count} of {block}" for block, count in sorted(counts.items())]
+    return (f"blocks by the times that the target knows (32 where it knows none): {', '.join(parts)}",) if parts else ()
 
 
 def notes(sites: Sequence[Site]) -> tuple[str, ...]:
