@@ -26,7 +26,7 @@ from mlc.ir.types import TensorType
 from mlc.passes.base import Context
 from mlc.passes.instruments import drift
 from mlc.passes.linear import linear_of
-from mlc.passes.quantize.probe import Probe
+from mlc.passes.quantize.probe import Probe, affordable
 
 U8 = QSpec(8, False, False)
 
@@ -253,6 +253,17 @@ def test_samples_are_spread_and_few() -> None:
     seen = [float(f["x"][0, 0]) for f in probe._feeds]
     assert seen == [0, 25, 50, 75, 100, 125, 150, 175]
     assert Probe(module, context({"x": rows[:3]}), []).samples == 3
+
+
+def test_heavy_models_are_asked_with_fewer_samples() -> None:
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 3, "H", "W")
+    module = net.done(net.conv(x, 3, 64))
+    small, large = ({"N": 1, "H": size, "W": size} for size in (8, 3000))
+    assert affordable(module, Context(dims=small), 100) == 8
+    assert affordable(module, Context(dims=large), 100) == 1
+    assert affordable(module, Context(dims=large), 1) == 8
+    assert affordable(module, Context(), 100) == 8, "nothing is known of the sizes"
 
 
 def test_memory_limits_the_samples() -> None:

@@ -53,7 +53,8 @@ class _Switch:
 
 
 class Probe:
-    """Measures damage of rounded weights and activations of one module on at most `samples` of the calibration data.
+    """Measures damage of rounded weights and activations of one module on `samples` of the calibration data (at most 8,
+    fewer where a question for each weight and value would take minutes).
 
     `weights` are names of float constants, wherever they are read (bodies of If and Loop included). `activations` maps
     names of float values to the scale and zero point of their u8 grid. A value is rounded for the operators that apply
@@ -70,9 +71,11 @@ class Probe:
         activations: Mapping[str, tuple[float, int]] | None = None,
         *,
         glue: Collection[str] = (),
-        samples: int = SAMPLES,
+        samples: int | None = None,
     ) -> None:
         data, runner = sources(ctx)
+        if samples is None:
+            samples = affordable(module, ctx, 3 * len(weights) + 2 * len(activations or {}))
         twin = module.clone()
         builder = _Builder(twin, glue)
         self._switches = {name: builder.switch(name, *grid) for name, grid in (activations or {}).items()}
