@@ -25,6 +25,7 @@ from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.fp16 import Fp16
 from mlc.passes.quantize.int4 import Int4
 from mlc.passes.quantize.smooth import Smooth
+from mlc.passes.quantize.weight_only import Weights
 
 GOLDEN = Path(__file__).parent / "golden" / "passes"
 PASSES: dict[str, Pass] = {
@@ -36,6 +37,8 @@ PASSES: dict[str, Pass] = {
     "prune": Prune(ratio=0.5),
     "prune_exact": Prune(),
     "smooth": Smooth(alpha=0.5),
+    "weights_mixed": Weights(bits=(4, 8), saving=0.95),
+    "weights_three_bits": Weights(bits=3, block=64, method="rtn"),
 }
 
 
@@ -66,7 +69,7 @@ def given(name: str) -> Context:
 def test_golden(name: str, update_golden: bool) -> None:
     made = PASSES[name](Int4()(network()) if name == "dequantize" else network(), given(name))
     # Which clip is best depends on the order of float sums, scales on the last bits of powers: no digests of those.
-    quantized, scaled = name.startswith(("int4", "dequantize")), name in ("smooth", "equalize")
+    quantized, scaled = name.startswith(("int4", "weights", "dequantize")), name in ("smooth", "equalize")
     text = print_module(made, digests=not quantized and not scaled)
     if scaled:
         text += "".join(f"\n{d.site}: {d.before} > {d.after}" for d in made.history[-1].done)
