@@ -12,6 +12,7 @@ from ..ir.cleanup import drop_dead
 from ..ir.core import Module
 from ..ir.errors import Code
 from ..ir.rewrite import Rewriter
+from .legalize import legalize
 from .ort import Session
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +24,8 @@ class OrtExecutable:
     def __init__(self, module: Module, taps: Sequence[str], threads: int) -> None:
         runnable, outputs = _with_taps(module, taps) if taps else (module, [])
         self._taps = dict(zip(taps, outputs))
+        if any(v.constant is not None and v.constant.dtype.bits < 4 for v in runnable.constants.values()):
+            runnable = legalize(runnable).module  # such codes only run in the kernels of artifacts
         self._session = Session(runnable, threads=threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

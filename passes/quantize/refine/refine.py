@@ -106,7 +106,7 @@ def _store(rw: Rewriter, site: Site, outcome: Outcome, method: str) -> Done:
         return Done(site.name, before, f"kept: {method} leaves {after}")
     rounded, spec = outcome.rounded, site.spec
     _replace_codes(rw, site, rounded.codes)
-    if not site.fixed and site.depth_blocks is not None:
+    if outcome.moved:
         scale = site.scale.constant
         assert scale is not None
         stored = _as_stored(site, rounded.scale, scale.shape)

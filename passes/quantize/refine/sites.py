@@ -68,6 +68,11 @@ class Site:
         return 0 if axis == self.linear.output_axis and not several else None
 
     @property
+    def movable(self) -> bool:
+        """Whether other scales and zero points may take the place of these."""
+        return not self.fixed and self.depth_blocks is not None
+
+    @property
     def has_bias(self) -> bool:
         """Whether numbers can be added to the result at no cost when the model runs."""
         return len(self.readers) == 1 and has_bias_place(self.linear.op)

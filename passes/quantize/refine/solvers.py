@@ -29,12 +29,16 @@ PENALTY = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """New codes and what to add to the bias [groups, outputs] (None: nothing); relative errors before and after."""
+    """New codes and what to add to the bias [groups, outputs] (None: nothing); relative errors before and after.
+
+    `moved` says whether the grids of `rounded` are others than those of the site.
+    """
 
     rounded: Rounded
     bias: Array | None
     before: float
     after: float
+    moved: bool = False
 
 
 class Solver(Protocol):
@@ -86,9 +90,8 @@ class GptqSolver:
         rounded = round_on_grids(site, wished, hessian, options)
         matrix = rounded.matrix
         offset = moments.bias(matrix) if bias else None
-        return Outcome(
-            rounded, offset, moments.error(site.current()), moments.error(matrix, 0.0 if offset is None else offset)
-        )
+        before, after = moments.error(site.current()), moments.error(matrix, 0.0 if offset is None else offset)
+        return Outcome(rounded, offset, before, after, moved=site.movable)
 
 
 class AdaRoundSolver:
@@ -140,4 +143,4 @@ def round_on_grids(site: Site, matrix: Array, hessian: Array, options: Options) 
     scale = site.scale.constant
     assert isinstance(scale, Constant)
     settings = Settings(spec, scale.dtype, options.clips, options.damping, options.order)
-    return gptq(matrix, hessian, settings, site.grids() if site.fixed or block is None else None)
+    return gptq(matrix, hessian, settings, None if site.movable else site.grids())
