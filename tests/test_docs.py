@@ -29,6 +29,7 @@ EXAMPLES = {
     "int4": "",
     "weights": "ppocrv4_rec",
     "fp16": "mobilenet_v2",
+    "sensitivity": "mnist_cnn",
 }
 
 
