@@ -23,6 +23,7 @@ from ..ir.rewrite import Rewriter
 from ..ir.rows import sliced_rows
 from ..ir.types import TensorType
 from .legalize_blocks import BlockedWeight, BlockRows, blocked_weight, row_scales, row_zeros
+from .legalize_channels import align
 from .legalize_int8 import RULES as INT8_RULES
 from .legalize_stored import store
 from .targets import OrtTarget, parse_target
@@ -286,6 +287,7 @@ STAGES: tuple[Mapping[str, Rule], ...] = (
     {"MatMul": _matmul, "Gemm": _gemm},
     {"Gather": _gather, "Slice": _slice},
     INT8_RULES,
+    {"Conv": align},
     {"DequantizeLinear": store},
 )
 
