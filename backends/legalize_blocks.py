@@ -18,6 +18,8 @@ from ..ir.quant_blocks import write_codes
 from ..ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
+#: Metadata of a DequantizeLinear: `stored` where its codes are to be widened although there is a kernel for them.
+FORM = "mlc.form"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def blocked_weight(value: Value | None) -> BlockedWeight | None:
         value, transposed = value.op.operand(0), transposed != swaps
     op = value.op if value is not None else None
     if op is None or op.kind != "DequantizeLinear" or not op.attrs.get("block_size", 0):
+        return None
+    if op.meta.get(FORM) == "stored":
         return None
     codes, scale, zero = (op.operand(i) for i in range(3))
     scale_constant = _behind_cast(scale)

@@ -88,7 +88,7 @@ def test_every_number_of_bits_runs_as_its_codes_say(bits: int, symmetric: bool) 
 
 
 def test_storage_lies_in_blocks_or_by_channel() -> None:
-    plan = Weights(bits=4, stored=4).plan(convolutional(), ORT)
+    plan = Weights(bits=4, stored=4, compute="codes").plan(convolutional(), ORT)
     found = {s.constant: (s.axis, s.block, s.form) for s in plan.sites}
     assert found == {
         "wide": (1, 32, "stored"),
@@ -113,7 +113,10 @@ def test_the_block_is_the_fastest_of_the_target(monkeypatch: pytest.MonkeyPatch)
     times: dict[int, float | None] = {32: 1.0, 64: 0.97, 128: 0.5}
     target = parse_target("ort(cpu)")
     ctx = Context(target=target)
-    monkeypatch.setattr(type(target), "seconds", lambda self, op, form, dims, bits, block: times[block])
+    floats: dict[str, float | None] = {"float": 2.0}
+    monkeypatch.setattr(
+        type(target), "seconds", lambda self, op, form, dims, bits, block: floats.get(form, times.get(block))
+    )
     module = deep(1)
     plan = Int4(block=0).plan(module, ctx)
     assert [s.block for s in plan.sites] == [128]
@@ -123,6 +126,27 @@ def test_the_block_is_the_fastest_of_the_target(monkeypatch: pytest.MonkeyPatch)
     times[64] = None
     assert [s.block for s in Int4(block=0).plan(module, ctx).sites] == [32]
     assert [s.block for s in Int4(block=0).plan(module, Context()).sites] == [32]
+
+
+def test_products_of_codes_that_would_be_slower_are_of_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = parse_target("ort(cpu)")
+    ctx = Context(target=target)
+    times = {"blocks": 2.0, "float": 1.0}
+    monkeypatch.setattr(type(target), "seconds", lambda self, op, form, dims, bits, block: times.get(form))
+    module = deep(1)
+    stored = Int4()(module, ctx)
+    assert [(s.form, s.bits, s.kernel) for s in stored.history[-1].plan.sites] == [("stored", 4, True)]  # type: ignore[attr-defined]
+    assert any("would be slower" in note for note in stored.history[-1].notes)  # type: ignore[attr-defined]
+    assert not [op for op in legalize(stored).module.walk() if op.domain]
+    codes = Int4(compute="codes")(module, ctx)
+    assert [op.kind for op in legalize(codes).module.walk() if op.domain] == ["com.microsoft::MatMulNBits"]
+    assert size(stored) == size(codes)
+    feeds = {"x": floats(3, 4, 64)}
+    (found,) = Session(legalize(stored).module).run(feeds).values()
+    assert np.allclose(found, evaluate(stored, feeds)[0], atol=1e-5)
+    times["blocks"] = 0.5
+    assert [s.form for s in Int4().plan(module, ctx).sites] == ["blocks"]
+    assert [s.form for s in Int4(compute="floats").plan(module, ctx).sites] == ["stored"]
 
 
 def test_recurrent_layers_are_stored() -> None:
@@ -207,7 +231,7 @@ def test_more_strength_less_size_and_more_damage() -> None:
 
 
 def _site(bits: int, cost: int, error: float) -> Site:
-    return Site("w", ("op",), (1, 1), 0, 32, bits, False, "f16", "blocks", 100, cost, error)
+    return Site("w", ("op",), (1, 1), 0, 32, bits, False, "f16", "blocks", True, 100, cost, error)
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,7 +258,9 @@ def test_a_bound_on_size_is_met_by_the_file(tmp_path: Path) -> None:
     module = deep()
     mlc.save(module, tmp_path / "model.onnx")
     limit = 0.6 * size(Weights(bits=8)(module)) + 0.4 * size(Int4()(module)) + 6000
-    mlc.compile(tmp_path / "model.onnx", f"weights([4, 8]) where size <= {int(limit)}B", output=out, check="none")
+    mlc.compile(
+        tmp_path / "model.onnx", f"weights([4, 8], compute=codes) where size <= {int(limit)}B", output=out, check="none"
+    )
     assert out.stat().st_size <= limit
     kinds = {op.attrs["bits"] for op in load(out).walk() if op.kind == "com.microsoft::MatMulNBits"}
     assert kinds == {4, 8}

@@ -20,6 +20,7 @@ from ..base import Context, SkipCode, Skipped
 from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, layout
 
 Form = Literal["blocks", "stored"]
+_COMPUTED: tuple[Literal["blocks", "float"], ...] = ("blocks", "float")
 #: Weights that may share a scale.
 BLOCKS = (32, 64, 128)
 #: Smaller blocks are more exact: larger ones must be faster by more than this.
@@ -35,8 +36,9 @@ _SAMPLE = 1 << 14  # elements that the error in a plan is estimated from
 @dataclass(frozen=True)
 class Site:
     """One weight: its readers, the layout of its codes (`block` 0: a scale per index of `axis`) and what they are
-    for (`blocks`: a kernel computes from them; `stored`: the runtime widens them when it loads the model), bytes in the
-    file before and after, and the relative squared error (from a sample of big weights)."""
+    for (`blocks`: a kernel computes from them; `stored`: the runtime widens them when it loads the model, because there
+    is no `kernel` or it would be slower), bytes in the file before and after, and the relative squared error (from a
+    sample of big weights)."""
 
     constant: str
     readers: tuple[str, ...]
@@ -47,6 +49,7 @@ class Site:
     symmetric: bool
     scale: str
     form: Form
+    kernel: bool
     bytes_before: int
     bytes_after: int
     error: float
@@ -59,7 +62,7 @@ class Site:
 @dataclass(frozen=True)
 class Wish:
     """What a pass asks of every weight; `embedding_block` is for tables that are only looked up, `stored` the least
-    number of bits for what no kernel multiplies."""
+    number of bits for what no kernel multiplies, `compute` what products work on where there is a kernel."""
 
     bits: int
     stored: int
@@ -68,14 +71,15 @@ class Wish:
     symmetric: bool
     scale: str
     search: Search
+    compute: str
 
     def block_for(self, readers: Sequence[Reader], ctx: Context) -> int:
         if all(r.op.kind in LOOKUPS for r in readers):
             return self.embedding_block
         return self.block or _fastest(readers, self.bits, ctx)
 
-    def spec(self, axis: int, block: int, *, form: Form = "blocks") -> QSpec:
-        bits = self.bits if form == "blocks" else max(self.bits, self.stored)
+    def spec(self, axis: int, block: int, *, kernel: bool = True) -> QSpec:
+        bits = self.bits if kernel else max(self.bits, self.stored)
         return QSpec(bits, self.symmetric, self.symmetric, axis, block)
 
 
@@ -128,10 +132,11 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
     if not np.isfinite(most):
         return Problem(SkipCode.HURTS, "it holds Inf or NaN")
     axis, block = _groups(constant.shape, layouts[0], wish.block_for(weight.readers, ctx))
-    form = _form(weight.readers, layouts, wish, (axis, block), ctx)
-    if isinstance(form, Problem):
-        return form
-    spec = wish.spec(axis, block, form=form)
+    kernel = _kernel(weight.readers, layouts, wish, (axis, block), ctx)
+    if isinstance(kernel, Problem):
+        return kernel
+    spec = wish.spec(axis, block, kernel=kernel)
+    form: Form = "blocks" if kernel and not _in_floats(weight.readers, spec, wish.compute, ctx) else "stored"
     wished = DType.F16 if DType.F16 in made else BY_SHORT[wish.scale]
     scale = wished if DType.F16 in made else fitting_scale_type(most, spec, wished)
     return Site(
@@ -144,6 +149,7 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
         symmetric=wish.symmetric,
         scale=scale.short,
         form=form,
+        kernel=kernel,
         bytes_before=constant.nbytes,
         bytes_after=_bytes_after(constant, spec, scale, padded=form == "blocks") + _OVERHEAD,
         error=_sampled_error(constant, spec, scale, wish.search) if constant.elements else 0.0,
@@ -152,7 +158,7 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
 
 def _fastest(readers: Sequence[Reader], bits: int, ctx: Context) -> int:
     """The block that the target multiplies with in the least time; the smallest where it knows none."""
-    times = {block: _seconds(readers, bits, block, ctx) for block in BLOCKS}
+    times = {block: _seconds(readers, "blocks", bits, block, ctx) for block in BLOCKS}
     known = {block: seconds for block, seconds in times.items() if seconds is not None}
     if len(known) < len(BLOCKS):
         return BLOCKS[0]
@@ -160,10 +166,12 @@ def _fastest(readers: Sequence[Reader], bits: int, ctx: Context) -> int:
     return next(block for block in BLOCKS if known[block] <= enough)
 
 
-def _seconds(readers: Sequence[Reader], bits: int, block: int, ctx: Context) -> float | None:
+def _seconds(
+    readers: Sequence[Reader], form: Literal["blocks", "float"], bits: int, block: int, ctx: Context
+) -> float | None:
     if ctx.target is None:
         return None
-    found = [ctx.target.seconds(r.op, "blocks", ctx.dims, bits=bits, block=block) for r in readers]
+    found = [ctx.target.seconds(r.op, form, ctx.dims, bits=bits, block=block) for r in readers]
     return None if None in found else sum(s for s in found if s is not None)
 
 
@@ -174,34 +182,48 @@ def _groups(shape: tuple[int, ...], found: Layout, block: int) -> tuple[int, int
     return (found.outputs, 0) if short else (found.axis, block)
 
 
-def _form(
+def _kernel(
     readers: Sequence[Reader], layouts: Sequence[Layout], wish: Wish, groups: tuple[int, int], ctx: Context
-) -> Form | Problem:
-    """What codes are for. Readers of both kinds would need two copies of them."""
-    forms = {_serve(reader, found.kernel, wish, groups, ctx) for reader, found in zip(readers, layouts)}
-    for form in forms:
-        if isinstance(form, Problem):
-            return form
-    if len(forms) > 1:
+) -> bool | Problem:
+    """Whether kernels can compute from the codes. Readers of both kinds would need two copies of them."""
+    served = {_serve(reader, found.kernel, wish, groups, ctx) for reader, found in zip(readers, layouts)}
+    for found in served:
+        if isinstance(found, Problem):
+            return found
+    if len(served) > 1:
         why = f"only some of its readers have a kernel for {wish.bits}-bit codes"
         return Problem(SkipCode.SHARED, why, "choose 4 bits, or keep it")
-    return forms.pop()
+    return served.pop()
 
 
-def _serve(reader: Reader, kernel: bool, wish: Wish, groups: tuple[int, int], ctx: Context) -> Form | Problem:
+def _serve(reader: Reader, kernel: bool, wish: Wish, groups: tuple[int, int], ctx: Context) -> bool | Problem:
     target = ctx.target
     if target is None:
-        return "blocks" if kernel else "stored"
+        return kernel
     spec = wish.spec(*groups)
     if kernel and target.supports(
         reader.op, "blocks", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric
     ):
-        return "blocks"
-    spec = wish.spec(*groups, form="stored")
+        return True
+    spec = wish.spec(*groups, kernel=False)
     support = target.supports(reader.op, "stored", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric)
     if support:
-        return "stored"
+        return False
     return Problem(SkipCode.UNSUPPORTED, support.reason, "store it with fp16, or choose another target")
+
+
+def _in_floats(readers: Sequence[Reader], spec: QSpec, compute: str, ctx: Context) -> bool:
+    """Whether products work on floats, widened at load, although there is a kernel for the codes.
+
+    By default where the target knows that to be faster: small matrices, and many rows. Tables that are looked up stay
+    codes.
+    """
+    if compute == "codes" or any(r.op.kind in LOOKUPS for r in readers):
+        return False
+    if compute == "floats":
+        return True
+    codes, floats = (_seconds(readers, form, spec.bits, spec.block, ctx) for form in _COMPUTED)
+    return codes is not None and floats is not None and codes > floats
 
 
 def _float_type(value: Value) -> DType:

@@ -33,6 +33,8 @@ from .weights import float_weights
 BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
 ACCURACY = "mlc.accuracy_level"
+#: Metadata of the DequantizeLinear that tells the backend to widen the codes although it has a kernel for them.
+FORM = "mlc.form"
 
 
 #: Bits from which on rounding to nearest is left alone unless it is asked for.
@@ -58,6 +60,11 @@ class WeightOnly(Pass):
     accuracy_level: int = option(
         4, unit="int", choices=(0, 1, 4), doc="4: the runtime may round activations to 8 bits (fast); 0, 1: floats"
     )
+    compute: str = option(
+        "auto", unit="name", choices=("auto", "codes", "floats"),
+        doc="what products work on where a kernel multiplies codes: codes (little memory), floats (widened at load), "
+        "auto: what the target knows to be faster, codes where it does not know",
+    )  # fmt: skip
     stored: int = option(
         8, unit="int", choices=(2, 3, 4, 6, 8),
         doc="the least number of bits for weights that no kernel multiplies (convolutions, recurrent layers)",
@@ -75,7 +82,9 @@ class WeightOnly(Pass):
 
     def wish(self, bits: int) -> Wish:
         search = search_of(self.method)
-        return Wish(bits, self.stored, self.block, self.embedding_block, self.symmetric, self.scale, search)
+        return Wish(
+            bits, self.stored, self.block, self.embedding_block, self.symmetric, self.scale, search, self.compute
+        )
 
     def plan(self, module: Module, ctx: Context) -> WeightPlan:
         options: list[list[Site]] = []
@@ -133,7 +142,7 @@ class WeightOnly(Pass):
         casts = [op for op in value.users if op.kind == "Cast"]
         search = search_of(self.method)
         made = quantize_constant(constant, site.spec, scale_type=BY_SHORT[site.scale], search=search)
-        meta = {ACCURACY: str(self.accuracy_level)} if site.form == "blocks" else {}
+        meta = {ACCURACY: str(self.accuracy_level)} if site.form == "blocks" else {FORM: "stored"}
         emitter = CodeEmitter(rw, site.constant, made, site.axis, site.block, meta)
         for root in (*(c.result for c in casts), value):
             emitter.replace(root, but=casts)
@@ -228,9 +237,13 @@ def notes(sites: Sequence[Site]) -> tuple[str, ...]:
     found = []
     if any(s.scale == "f16" for s in sites):
         found.append("scales are stored in 16 bits: keep graph optimizations of ONNX Runtime on (basic or higher)")
-    stored = [s for s in sites if s.form == "stored"]
+    stored, slower = (sum(1 for s in sites if s.form == "stored" and s.kernel is k) for k in (False, True))
     if stored:
-        found.append(f"{len(stored)} weights have no kernel for codes: size only, they are widened at load")
+        found.append(f"{stored} weights have no kernel for codes: size only, they are widened at load")
+    if slower:
+        found.append(
+            f"{slower} weights are widened at load, size only: products of codes would be slower than of floats"
+        )
     for bits, count in sorted(Counter(s.bits for s in sites).items()):
         storage = next(s.spec.storage for s in sites if s.bits == bits)
         if storage.bits != bits:
