@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.layers import Feeds
+from kit.layers import Feeds, Layers, image
 from kit.nets import NETS
 from kit.samples import Samples
 
@@ -122,3 +122,20 @@ def grid_of_quantizer(op: Op) -> tuple[float, int]:
 def _grid(op: Op) -> tuple[float, int]:
     scale, zero = (op.operand(slot).constant.array() for slot in (1, 2))  # type: ignore[union-attr]
     return float(scale), int(zero)
+
+
+# -- placement ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_clamp_stays_where_nothing_rounds_before_it() -> None:
+    """Sums of codes that are only read in floats are sums of floats: what follows them is not left out."""
+    net = Layers()
+    x, feeds = image(net)
+    y = net.conv(x, 3, 8)
+    shifted = net.op("Add", [y, net.const(np.float32(3))])
+    clipped = net.op("Clip", [shifted, net.const(np.float32(0)), net.const(np.float32(1))])
+    module = net.done(net.op("Exp", [clipped]))
+    small = Int8()(module, context(feeds))
+    assert not plan_of(small).glue
+    assert kinds(small).count("Clip") == 1
+    agree(Session(module).run(feeds), Session(small).run(feeds), 0.999)

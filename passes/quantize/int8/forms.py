@@ -33,6 +33,11 @@ def _form(candidate: Candidate, reader: Reader, mode: str, ctx: Context) -> Form
     return wanted[0] if wanted else None
 
 
+def next_form(possible: Sequence[Form], mode: str) -> Form:
+    """The form after the static one; where a mode asks for one form, what is left is to store the codes."""
+    return possible[1] if mode == "auto" else "stored"
+
+
 def _problems(candidate: Candidate, chosen: dict[Reader, Form | None], mode: str) -> list[Skipped]:
     """Why a weight keeps its floats, for every reader that a report should name."""
     weight = candidate.weight

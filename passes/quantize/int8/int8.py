@@ -16,29 +16,25 @@ Krishnamoorthi 2018.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from ....ir.core import Module, Op, Value
+from ....ir.core import Module
 from ....ir.rewrite import Rewriter
-from ...base import LOSSY, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option
-from ...ports import Form
+from ...base import LOSSY, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
+from .decide import Settings, decide
 from .emit import Emitter
-from .forms import Forms, by_kernels
-from .grids import CHOICES, Calibration, calibrate, grids, probed
-from .measured import by_damage
-from .placement import Placement, place, touches
+from .forms import Forms
+from .grids import CHOICES, Calibration, grids
 from .plan import Int8Plan, ReaderSite, WeightSite
-from .sites import Candidate, candidates
+from .sites import Candidate
 from .unfold import unfold
 
 _NO_DATA = "no calibration data: products find their ranges on the run, other weights are only stored in 8 bits"
 _NARROW = "weights use 7 bits where activations are codes: the target's products of 8 bits may saturate"
-_KEPT = "its 8-bit forms would do more damage to the outputs than the option 'damage' allows"
-_NOT_FINITE = "what it reads or makes is not finite, or was always empty, on the calibration data"
 
 
 @dataclass(frozen=True)
@@ -82,71 +78,16 @@ class Int8(Pass):
         """Find the weights, choose a form for every reader, place the codes and calibrate their grids."""
         prepared = Prepared.of(module, ctx, by=self.name, then=unfold)
         twin, within = prepared.module, prepared.ctx
-        found = list(candidates(twin, within))
-        chosen = [c for c in found if isinstance(c, Candidate)]
-        forms, skipped = by_kernels(chosen, self.mode, within)
-        placed = self._place(twin, chosen, forms, within)
-        forms, placed, choice = self._choose(twin, chosen, forms, placed, within)
-        weights = [self._site(c, forms, within) for c in chosen if forms.keys() & c.forms.keys()]
+        made = decide(twin, Settings(self.mode, self.observer, self.damage, self.per_channel), within)
+        weights = [self._site(c, made.forms, within) for c in made.weights]
         return Int8Plan(
-            skipped=(*(s for s in found if isinstance(s, Skipped)), *skipped, *placed.skipped),
-            notes=(*prepared.notes, *_notes(weights, within), *_observed(placed.calibration), *choice),
+            skipped=made.skipped,
+            notes=(*prepared.notes, *_notes(weights, within), *_observed(made.calibration), *made.notes),
             weights=tuple(weights),
-            activations=grids(placed.placement, placed.calibration.ranges),
-            glue=tuple(op.results[0].name for op in placed.placement.glue),
-            absorbed=tuple(op.results[0].name for head in placed.placement.heads for op in head.absorbed),
+            activations=grids(made.placement, made.calibration.ranges),
+            glue=tuple(op.results[0].name for op in made.placement.glue),
+            absorbed=tuple(op.results[0].name for head in made.placement.heads for op in head.absorbed),
         )
-
-    def _choose(
-        self, module: Module, found: Sequence[Candidate], forms: Forms, fastest: _Placed, ctx: Context
-    ) -> tuple[Forms, _Placed, tuple[str, ...]]:
-        """The forms that are best by time and damage, in place of those that have kernels; and what to tell."""
-        free = [c for c in found if c.forms.keys() <= forms.keys()]
-        if self.mode != "auto" or not free or ctx.data is None or ctx.runner is None:
-            return forms, fastest, ()
-        known = probed(fastest.placement, fastest.calibration.ranges)
-
-        def place_for(chosen: Forms) -> Placement:
-            return self._codes(module, chosen, ctx, fastest.beyond)
-
-        made = by_damage(module, ctx, free, place_for, known, budget=self.damage, per_channel=self.per_channel)
-        if made.forms == forms:
-            return forms, fastest, made.choice.notes
-        chosen = dict(made.forms)
-        kept = tuple(Skipped(r.site, SkipCode.HURTS, _KEPT) for r in forms if r not in chosen)
-        placed = self._place(module, found, chosen, ctx, fastest.calibration.observer, fastest.beyond)
-        tried = replace(placed.calibration, tried=fastest.calibration.tried)
-        return chosen, replace(placed, calibration=tried, skipped=(*fastest.skipped, *kept)), made.choice.notes
-
-    def _place(
-        self,
-        module: Module,
-        found: Sequence[Candidate],
-        forms: Forms,
-        ctx: Context,
-        observer: str = "",
-        beyond: frozenset[Value] = frozenset(),
-    ) -> _Placed:
-        """Where codes are and what they cover. Readers of values that no grid covers get their next form in `forms`."""
-        skipped: list[Skipped] = []
-        while True:
-            placement = self._codes(module, forms, ctx, beyond)
-            if not placement.classes:
-                return _Placed(placement, Calibration(self.observer, ()), beyond, tuple(skipped))
-            calibration = calibrate(module, placement, observer or self.observer, ctx)
-            unknown = {v for c, r in zip(placement.classes, calibration.ranges) if not r.known for v in c.values}
-            beyond |= unknown
-            if not unknown:
-                return _Placed(placement, calibration, beyond, tuple(skipped))
-            for candidate in found:
-                for reader in candidate.forms:
-                    if forms.get(reader) == "static" and touches(reader.op, beyond):
-                        forms[reader] = _next(candidate.forms[reader], self.mode)
-                        skipped.append(Skipped(reader.site, SkipCode.HURTS, _NOT_FINITE, f"it is {forms[reader]} now"))
-
-    def _codes(self, module: Module, forms: Forms, ctx: Context, beyond: Collection[Value]) -> Placement:
-        static = [reader.op for reader, form in forms.items() if form == "static"]
-        return place(module.graph, static, lambda op: _works(op, ctx), beyond)
 
     def _site(self, candidate: Candidate, forms: Forms, ctx: Context) -> WeightSite:
         readers = tuple(ReaderSite(r.op.results[0].name, r.site, r.op.kind, forms[r]) for r in candidate.forms)
@@ -167,25 +108,6 @@ class Int8(Pass):
             return []
         prepare(rw, ctx, then=unfold)
         return Emitter(rw, plan).run()
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Where the codes are, what they cover, and the values (and their readers) that no grid covers."""
-
-    placement: Placement
-    calibration: Calibration
-    beyond: frozenset[Value]
-    skipped: tuple[Skipped, ...]
-
-
-def _works(op: Op, ctx: Context) -> bool:
-    """Whether an op between weighted ones may work on codes."""
-    return ctx.scope.allows(op) and (ctx.target is None or bool(ctx.target.supports(op, "static")))
-
-
-def _next(forms: Sequence[Form], mode: str) -> Form:
-    return forms[1] if mode == "auto" else "stored"
 
 
 def _observed(found: Calibration) -> tuple[str, ...]:

@@ -62,9 +62,9 @@ class _Placer:
     def place(self) -> Placement:
         self._find_candidates()
         wanted = self._close_gaps()
-        rounding = [op for op in self.graph.ops if op in self.glue or self._rounds(op)]
-        made = {value for op in rounding for value in self._made(op)}
-        heads = [Head.of(op) for op in rounding if self._rounds(op)]
+        working = [op for op in self.graph.ops if op in self.glue or (op in self.weighted and self._rounds(op))]
+        made = {value for op in working for value in self._made(op)}
+        heads = [Head.of(op) for op in working if self._rounds(op)]
         quantized = dict.fromkeys(v for v in self._values() if v in wanted or v in made)
         classes = _Classes(quantized, {h.value: h.bound for h in heads if h.bound is not None})
         for op, glue in self.glue.items():
@@ -79,7 +79,7 @@ class _Placer:
 
     def _rounds(self, op: Op) -> bool:
         """Whether the op has a kernel that computes and rounds, rather than moves codes."""
-        glue = self.glue.get(op) or self.candidates.get(op)
+        glue = self.candidates.get(op)
         return glue.behaviour is Behaviour.OWN if glue is not None else op in self.weighted and op.kind in ROUNDING
 
     def _made(self, op: Op) -> tuple[Value, ...]:
