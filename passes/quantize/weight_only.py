@@ -19,6 +19,7 @@ from ...ir import errors
 from ...ir.core import Module
 from ...ir.dtypes import BY_SHORT
 from ...ir.errors import Code
+from ...ir.quant import QSpec
 from ...ir.quant_blocks import quantize_constant
 from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, option
@@ -117,23 +118,25 @@ class WeightOnly(Pass):
         return self.method == "auto" or self.method in LEARNT
 
     def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
-        source = rw.module.clone()
+        method, chosen = self._refinement(plan, ctx)
+        source = rw.module.clone() if chosen else None  # holds the floats: only while they are needed
         done = []
         for index, site in enumerate(plan.sites):
             if ctx.progress is not None:
                 ctx.progress.advance(self.name, index, len(plan.sites))
             done.append(self._quantize(rw, site))
-        return self._refine(rw, source, plan, done, ctx)
-
-    def _refine(self, rw: Rewriter, source: Module, plan: WeightPlan, done: list[Done], ctx: Context) -> list[Done]:
-        """Better codes from data, where the method finds them so."""
-        known = ctx.data is not None and ctx.runner is not None
-        if ctx.draft or not (self.method in LEARNT or (self.method == "auto" and known)):
+        if source is None:
             return done
-        chosen = {s.constant: s.spec for s in plan.sites if self.method != "auto" or s.bits < _EXACT_ENOUGH}
-        method = "gptq" if self.method == "auto" else self.method
-        refined = {d.site: d for d in refine(rw, source, ctx, method, chosen)} if chosen else {}
+        refined = {d.site: d for d in refine(rw, source, ctx, method, chosen)}
         return [replace(d, after=f"{d.after}; {refined[d.site].after}") if d.site in refined else d for d in done]
+
+    def _refinement(self, plan: WeightPlan, ctx: Context) -> tuple[str, dict[str, QSpec]]:
+        """The method that looks for better codes with data, and the weights it does so for."""
+        if self.method in LEARNT and not ctx.draft:
+            return self.method, {s.constant: s.spec for s in plan.sites}
+        if self.method == "auto" and not ctx.draft and ctx.data is not None and ctx.runner is not None:
+            return "gptq", {s.constant: s.spec for s in plan.sites if s.bits < _EXACT_ENOUGH}
+        return self.method, {}
 
     def _quantize(self, rw: Rewriter, site: Site) -> Done:
         value = rw.module.constants[site.constant]
