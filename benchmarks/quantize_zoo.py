@@ -27,7 +27,7 @@ import zoo
 from recipes import compile_one
 
 RECIPES = ("int8", "int4", "smooth+int8")
-SAMPLES = 12
+SAMPLES = 12  # that calibrate, and others that judge
 #: The least cosine that counts as agreement, by what the recipe does to weights. Random inputs are hard on 4 bits.
 AGREES = {"int8": 0.99, "smooth+int8": 0.99, "int4": 0.9}
 _HEAD = (
@@ -38,17 +38,24 @@ _HEAD = (
 
 def samples(name: str, model: Path, folder: Path) -> tuple[str, list[str]]:
     """(kind of data, options of the command line): what the model is calibrated with and judged by."""
-    if name in quantize_data.MODELS:
-        found = quantize_data.sets(name)
-        mask = ["--mask", found.mask] if found.mask else []
-        return "real", ["--data", str(found.calibrate), "--eval", str(found.tune), *mask]
-    options = []
-    for option, first in (("--data", 0), ("--eval", SAMPLES)):
-        feeds = [zoo.feeds(model, seed, name=name) for seed in range(first, first + SAMPLES)]
-        path = folder / f"{option.removeprefix('--')}.npz"
-        np.savez(path, **{key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]})
-        options += [option, str(path)]
-    return "synthetic", options
+    real = quantize_data.sets(name) if name in quantize_data.MODELS else None
+    for part, first in (("data", 0), ("eval", SAMPLES)):
+        if real is not None:
+            with np.load(real.calibrate if part == "data" else real.tune) as archive:
+                arrays = {key: _spread(archive[key]) for key in archive.files if key != "labels"}
+        else:
+            feeds = [zoo.feeds(model, seed, name=name) for seed in range(first, first + SAMPLES)]
+            arrays = {key: np.stack([feed[key] for feed in feeds]) for key in feeds[0]}
+        np.savez(folder / f"{part}.npz", **arrays)
+    options = ["--data", str(folder / "data.npz"), "--eval", str(folder / "eval.npz")]
+    if real is None:
+        return "synthetic", options
+    return "real", [*options, "--mask", real.mask] if real.mask else options
+
+
+def _spread(array: np.ndarray) -> np.ndarray:
+    """Some samples from all over a set."""
+    return array[np.linspace(0, len(array) - 1, SAMPLES).astype(int)]
 
 
 def misses(recipe: str, status: int, report: dict[str, Any]) -> list[str]:
@@ -72,10 +79,11 @@ def _size_only(report: dict[str, Any]) -> int:
 
 
 def row(name: str, recipe: str, data: str, status: int, report: dict[str, Any], message: str) -> str:
-    """One line of the table; of a failed run the first line of its message."""
+    """One line of the table; of a failed run the line that says why."""
     if not report:
-        first = next((line for line in message.splitlines() if "error" in line), message)
-        return f"| {name} | {recipe} | {data} | {status} | {first[:120]} | | | | | | | fails |"
+        lines = message.splitlines() or [""]
+        why = next((line for line in lines if line.startswith("error")), lines[-1])
+        return f"| {name} | {recipe} | {data} | {status} | {why[:120]} | | | | | | | fails |"
     size, cosine, timing = report["size"], report["checks"].get("cosine"), report["measurements"]["latency"]
     speed = f"{timing['speedup']:.2f} [{timing['low']:.2f}, {timing['high']:.2f}]" if timing else "-"
     steps = report["steps"]

@@ -391,6 +391,20 @@ def test_a_relu_that_the_range_stood_for_comes_back() -> None:
         assert found == ({"Neg", "Clip"} if kind == "Neg" else wanted)
 
 
+@pytest.mark.parametrize("grid", [(0.2, 100), (0.1, 130), (0.04, 128)])
+def test_codes_that_are_read_on_another_grid(grid: tuple[float, int]) -> None:
+    """A product with a number and a shift; the ends of the range they were made on count."""
+    net = Net()
+    x = net.input("x", F32, 2, 30)
+    q = net.op("QuantizeLinear", [x, scalar(net, 0.1), u8(net, 100)])
+    module = net.done(net.op("DequantizeLinear", [q, scalar(net, grid[0]), u8(net, grid[1])]))
+    floats = Dequantize()(module)
+    assert not left(floats)
+    feeds = {"x": np.linspace(-20, 30, 60, dtype=np.float32).reshape(2, 30)}
+    wanted, found = (only(Session(m).run(feeds)) for m in (module, floats))
+    np.testing.assert_allclose(wanted, found, atol=grid[0] / 2 + 1e-4)
+
+
 def test_a_symmetric_range_is_cut_only_on_request() -> None:
     net = Net()
     x = net.input("x", F32, 2, 6)
@@ -781,9 +795,10 @@ def test_what_cannot_be_turned_back_says_why() -> None:
         q = net.op("QuantizeLinear", [x, s, u8(net, 0)])
         return [net.op("DequantizeLinear", [q, s, u8(net, 0)])]
 
-    def other_scale(net: Net) -> list[Value]:
-        q = net.op("QuantizeLinear", [net.input("x", F32, 2, 6), scalar(net, 0.1), u8(net, 0)])
-        return [net.op("DequantizeLinear", [q, scalar(net, 0.2), u8(net, 0)])]
+    def other_scales(net: Net) -> list[Value]:
+        grids = [[net.const(np.full(6, s, np.float32)), net.const(np.zeros(6, np.uint8))] for s in (0.1, 0.2)]
+        q = net.op("QuantizeLinear", [net.input("x", F32, 2, 6), *grids[0]])
+        return [net.op("DequantizeLinear", [q, *grids[1]])]
 
     def computed_weight(net: Net) -> list[Value]:
         attrs = {"K": 32, "N": 4, "bits": 4, "block_size": 32}
@@ -800,7 +815,7 @@ def test_what_cannot_be_turned_back_says_why() -> None:
 
     assert refused(scales_that_do_not_fit) == (SkipCode.UNSUPPORTED, "3 scales do not fit i8[6, 4] along axis 1")
     assert refused(computed_scale) == (SkipCode.NOT_CONSTANT, "its scale is computed")
-    assert refused(other_scale)[1] == "DequantizeLinear wants codes"
+    assert refused(other_scales)[1] == "DequantizeLinear wants codes"
     assert refused(computed_weight) == (SkipCode.NOT_CONSTANT, "its weight is computed")
     assert refused(from_outside) == (SkipCode.NOT_FOLLOWED, "x comes into the graph as codes")
 

@@ -96,13 +96,24 @@ class Work:
         """The floats that codes stand for; None where they come from something that is not followed."""
         known = self.reals.get(codes)
         if known is not None:
-            return known.value if known.grid.same(grid) else None
+            return known.value if known.grid.same(grid) else self._read_otherwise(codes, known, grid, before)
         return self._widened(codes, grid, before, depth=16)
 
-    def float_of(self, codes: Value, grid: Grid, before: Op) -> Value:
-        """The same, with a DequantizeLinear for codes that are not followed."""
-        found = self.real(codes, grid, before)
-        return found if found is not None else self.dequantized(codes, grid, before)
+    def _read_otherwise(self, codes: Value, known: Real, grid: Grid, before: Op) -> Value | None:
+        """Codes that are read on another grid than they were made on: x' = (clip(x / s + z) - z') s'.
+
+        Quantizers write a product with a number, or a hard sigmoid, that way: there the ends of the range count.
+        """
+        made, read, dtype = known.grid.numbers(), grid.numbers(), dtype_of(known.value)
+        if made is None or read is None or dtype is None or not (known.grid.is_whole and grid.is_whole):
+            return None
+        scale, zero, new_scale, new_zero = (x.astype(np.float64).reshape(()) for x in (*made, *read))
+        value = self._saturated(known.value, known.grid, codes, before, always=True)
+        if new_scale != scale:
+            value = self.new("Mul", [value, self.number(new_scale / scale, dtype, "factor")], before)
+        if zero != new_zero:
+            value = self.new("Add", [value, self.number((zero - new_zero) * new_scale, dtype, "shift")], before)
+        return value
 
     def dequantized(self, codes: Value, grid: Grid, before: Op) -> Value:
         """A DequantizeLinear that stays."""
@@ -162,7 +173,7 @@ class Work:
         self._made.add(made)
         return made.result
 
-    def _saturated(self, real: Value, grid: Grid, codes: Value, before: Op) -> Value:
+    def _saturated(self, real: Value, grid: Grid, codes: Value, before: Op, *, always: bool = False) -> Value:
         """Where rounding cut off, so does a Clip: quantizers drop a Relu whose work the range does."""
         kind, floats = dtype_of(codes), dtype_of(real)
         rank = real.type.rank if isinstance(real.type, TensorType) else 1
@@ -171,7 +182,7 @@ class Work:
             return real
         low, high = ends
         least, most = interval(real)
-        if not self.saturate and (low.max() < 0 or least >= 0):
+        if not (self.saturate or always) and (low.max() < 0 or least >= 0):
             return real
         cuts_low, cuts_high = least < low.max(), most > high.min()
         if low.size > 1 or high.size > 1:
