@@ -26,12 +26,13 @@ from ...bias import add_bias
 from ...budget import allowed, pick, rows_per_sample
 from ...statistics import batch_size, runs, sources, stream
 from .sites import Reader, Site, refinable
-from .solvers import AdaRoundSolver, GptqSolver, Options, Outcome, Solver
+from .solvers import AdaRoundSolver, ClipSolver, GptqSolver, Options, Outcome, Solver
 
 Array = np.ndarray[Any, Any]
 SOLVERS: dict[str, Callable[[Site, Options, np.random.Generator], Solver]] = {
     "gptq": GptqSolver,
     "adaround": AdaRoundSolver,
+    "clip": ClipSolver,
 }
 #: Runs of both models, at most: deep models refine several layers in a row from the same run.
 RUNS = 64

@@ -82,10 +82,13 @@ class Site:
         found = self.readers[0].whole.matrix(_constant(self.weight).array())
         return np.ascontiguousarray(found, np.float32)
 
+    def stored_codes(self) -> Array:
+        return _constant(self.codes).array()
+
     def current(self) -> Array:
         """What the codes stand for now [groups, outputs, depth], in float32."""
         scale, zero = self.grids()
-        return np.asarray((self.linear.matrix(_constant(self.codes).array()).astype(np.float32) - zero) * scale)
+        return np.asarray((self.linear.matrix(self.stored_codes()).astype(np.float32) - zero) * scale)
 
     def grids(self) -> tuple[Array, Array]:
         """Scales and zero points now, broadcastable to [groups, outputs, depth]."""

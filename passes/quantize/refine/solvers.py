@@ -19,6 +19,7 @@ from ....ir.quant_blocks import CLIPS
 from ...regression import CrossMoments
 from .activations import activation_behind
 from .adaround import Rows, Training, adaround
+from .clip import clipped
 from .gptq import Rounded, Settings, gptq
 from .sites import Site
 
@@ -94,6 +95,31 @@ class GptqSolver:
         return Outcome(rounded, offset, before, after, moved=site.movable)
 
 
+class ClipSolver:
+    """Second moments, then the best clip of every group; grids that may not move stay."""
+
+    def __init__(self, site: Site, options: Options, rng: np.random.Generator) -> None:
+        self._site, self._options = site, options
+        self._moments = CrossMoments()
+
+    def update(self, x: Array, t: Array) -> None:
+        self._moments.update(x, t)
+
+    def solve(self) -> Outcome:
+        site, options, moments = self._site, self._options, self._moments
+        before = moments.error(site.current())
+        if not site.movable:
+            unchanged = Rounded(site.linear.matrix(site.stored_codes()), *site.grids())
+            return Outcome(unchanged, None, before, before)
+        bias = options.bias and site.has_bias
+        rounded = clipped(
+            site.float_matrix(), moments.covariance if bias else moments.second, settings_of(site, options)
+        )
+        matrix = rounded.matrix
+        offset = moments.bias(matrix) if bias else None
+        return Outcome(rounded, offset, before, moments.error(matrix, 0.0 if offset is None else offset), moved=True)
+
+
 class AdaRoundSolver:
     """A random sample of the rows, and what is rounded up learned from it; an activation right behind counts."""
 
@@ -138,9 +164,12 @@ class _Sample:
 
 def round_on_grids(site: Site, matrix: Array, hessian: Array, options: Options) -> Rounded:
     """GPTQ on the grids that a site has, or on new ones of the same kind where nothing else relies on them."""
-    block = site.depth_blocks
-    spec = QSpec(site.spec.bits, site.spec.signed, site.spec.symmetric, None, block or 0)
+    return gptq(matrix, hessian, settings_of(site, options), None if site.movable else site.grids())
+
+
+def settings_of(site: Site, options: Options) -> Settings:
+    """The grids of a site along the depth of its matrix."""
+    spec = QSpec(site.spec.bits, site.spec.signed, site.spec.symmetric, None, site.depth_blocks or 0)
     scale = site.scale.constant
     assert isinstance(scale, Constant)
-    settings = Settings(spec, scale.dtype, options.clips, options.damping, options.order)
-    return gptq(matrix, hessian, settings, None if site.movable else site.grids())
+    return Settings(spec, scale.dtype, options.clips, options.damping, options.order)
