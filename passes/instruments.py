@@ -102,8 +102,9 @@ class Angle:
             self.broken = True
             return
         x, y = a[same].astype(np.float64), b[same].astype(np.float64)
-        self.dot += float(x @ y)
-        self.squares = self.squares[0] + float(x @ x), self.squares[1] + float(y @ y)
+        # Not x @ y: a threaded BLAS takes longer for vectors of this size, and its sums depend on the threads.
+        self.dot += float((x * y).sum())
+        self.squares = self.squares[0] + float((x * x).sum()), self.squares[1] + float((y * y).sum())
         self.equal = self.equal and np.array_equal(x, y)
 
     @property
