@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ...ir.dtypes import DType
 from ...ir.quant import QSpec, min_max
 from ...ir.quant_blocks import Array, Search, search
@@ -15,11 +17,28 @@ def round_to_nearest(x: Array, spec: QSpec, scale_type: DType) -> tuple[Array, .
 
 #: Methods that need no data: names to searches.
 SEARCHES: dict[str, Search] = {"rtn": round_to_nearest, "grid": search, "hqq": hqq}
-#: Methods that refine codes against calibration data (refine/).
-LEARNT = ("gptq", "adaround")
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A method that uses calibration data: what refines the codes (refine/refine.py), the search that they start from,
+    and whether inputs are scaled first (refine/awq.py)."""
+
+    refinement: str
+    start: Search = search
+    scales: bool = False
+
+
+LEARNT: dict[str, Learnt] = {
+    "gptq": Learnt("gptq"),
+    "adaround": Learnt("adaround"),
+    "awq": Learnt("clip", start=round_to_nearest, scales=True),
+}
 METHODS = ("auto", *SEARCHES, *LEARNT)
 
 
 def search_of(method: str) -> Search:
-    """The search of a method; methods with data start from the grid of least error."""
+    """What grids of weights are found by; `auto` takes those of least error."""
+    if method in LEARNT:
+        return LEARNT[method].start
     return SEARCHES.get(method, search)

@@ -17,7 +17,7 @@ from ...ir.quant import QSpec
 from ...ir.quant_blocks import Search, encode, fitting_scale_type, largest, sampled
 from ...ir.types import TensorType
 from ..base import Context, SkipCode, Skipped
-from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, layout
+from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, is_stored, layout
 
 Form = Literal["blocks", "stored"]
 _COMPUTED: tuple[Literal["blocks", "float"], ...] = ("blocks", "float")
@@ -280,13 +280,15 @@ def without_weights(module: Module, ctx: Context) -> Iterator[Skipped]:
         slots = [slot for kind, slot in LAYOUTS if kind == op.kind and kind not in LOOKUPS]
         if slots and not any(_source_kind(op.operand(slot)) == "constant" for slot in slots):
             if any(_source_kind(op.operand(slot)) == "quantized" for slot in slots):
-                yield Skipped(site, SkipCode.ALREADY, "its weight is quantized")
+                yield Skipped(site, SkipCode.ALREADY, "its weight is quantized", "`dequantize` it first")
             elif ctx.scope.allows(op):
                 yield Skipped(site, SkipCode.NOT_CONSTANT, "both sides are activations")
 
 
 def _source_kind(value: Value | None) -> str:
     """Where an operand comes from: a constant, quantized data, or computation."""
+    if is_stored(value):
+        return "quantized"
     while value is not None and value.op is not None and value.op.kind in ("Transpose", "Cast", "Identity"):
         value = value.op.operand(0)
     if value is None or value.constant is not None:

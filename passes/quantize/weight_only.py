@@ -26,7 +26,8 @@ from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, option
 from . import mixed
 from .damage import measured
 from .emit import CodeEmitter
-from .methods import LEARNT, METHODS, search_of
+from .methods import LEARNT, METHODS, Learnt, search_of
+from .refine.awq import awq
 from .refine.refine import refine
 from .sites import BLOCKS, Site, Wish, decide, without_weights
 from .weights import float_weights
@@ -73,7 +74,7 @@ class WeightOnly(Pass):
     method: str = option(
         "auto", unit="name", choices=tuple(METHODS),
         doc="how codes are found: rtn (the range of a block), grid (least squared error), hqq (least l0.7 error), or "
-        "with data gptq, adaround; auto: gptq for less than 8 bits if there is data, else grid",
+        "with data gptq, adaround, awq; auto: gptq for less than 8 bits if there is data, else grid",
     )  # fmt: skip
 
     @property
@@ -119,6 +120,7 @@ class WeightOnly(Pass):
 
     def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
         method, chosen = self._refinement(plan, ctx)
+        scaled = awq(rw, chosen, ctx, BY_SHORT[self.scale]) if chosen and method.scales else []
         source = rw.module.clone() if chosen else None  # holds the floats: only while they are needed
         done = []
         for index, site in enumerate(plan.sites):
@@ -127,16 +129,20 @@ class WeightOnly(Pass):
             done.append(self._quantize(rw, site))
         if source is None:
             return done
-        refined = {d.site: d for d in refine(rw, source, ctx, method, chosen)}
-        return [replace(d, after=f"{d.after}; {refined[d.site].after}") if d.site in refined else d for d in done]
+        refined = {d.site: d for d in refine(rw, source, ctx, method.refinement, chosen)}
+        done = [replace(d, after=f"{d.after}; {refined[d.site].after}") if d.site in refined else d for d in done]
+        return [*(d for d in scaled if not d.after.startswith("kept")), *done]
 
-    def _refinement(self, plan: WeightPlan, ctx: Context) -> tuple[str, dict[str, QSpec]]:
+    def _refinement(self, plan: WeightPlan, ctx: Context) -> tuple[Learnt, dict[str, QSpec]]:
         """The method that looks for better codes with data, and the weights it does so for."""
-        if self.method in LEARNT and not ctx.draft:
-            return self.method, {s.constant: s.spec for s in plan.sites}
-        if self.method == "auto" and not ctx.draft and ctx.data is not None and ctx.runner is not None:
-            return "gptq", {s.constant: s.spec for s in plan.sites if s.bits < _EXACT_ENOUGH}
-        return self.method, {}
+        method = LEARNT.get(self.method, LEARNT["gptq"])
+        if ctx.draft:
+            return method, {}
+        if self.method in LEARNT:
+            return method, {s.constant: s.spec for s in plan.sites}
+        if self.method == "auto" and ctx.data is not None and ctx.runner is not None:
+            return method, {s.constant: s.spec for s in plan.sites if s.bits < _EXACT_ENOUGH}
+        return method, {}
 
     def _quantize(self, rw: Rewriter, site: Site) -> Done:
         value = rw.module.constants[site.constant]

@@ -47,13 +47,52 @@ class Weight:
 
 
 def float_weights(module: Module) -> Iterator[Weight]:
-    """Every constant of floats of rank 2 or more, with its readers, in the order of the module."""
+    """Every constant of floats of rank 2 or more, with its readers, in the order of the module.
+
+    Scales of weights that are stored as codes are no weights.
+    """
     for value in module.constants.values():
         assert value.constant is not None
-        if value.constant.dtype.is_float and value.constant.type.rank >= 2:
+        if value.constant.dtype.is_float and value.constant.type.rank >= 2 and not _scales_codes(value):
             casts = tuple(op for op in value.users if _is_float_cast(op))
             readers = [r for root in (value, *(c.result for c in casts)) for r in _readers(root, False)]
             yield Weight(value, casts, tuple(r for r in readers if r.op not in casts))
+
+
+#: What codes go through when they are widened: at load, or by a DequantizeLinear.
+_WIDENING = frozenset(
+    ("BitShift", "BitwiseAnd", "Cast", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "Transpose")
+)
+_CODE_BITS = 8
+
+
+def is_stored(value: Value | None) -> bool:
+    """Whether a value is a weight that is stored as codes: computed from a constant of few bits, and constants."""
+    if value is None:
+        return False
+    if value.op is None:
+        return (
+            value.constant is not None and value.constant.dtype.is_integer and value.constant.dtype.bits <= _CODE_BITS
+        )
+    if value.op.kind == "DequantizeLinear":
+        return is_stored(value.op.operand(0))
+    operands = [v for v in value.op.operands if v is not None]
+    stored = [is_stored(v) for v in operands] if value.op.kind in _WIDENING else []
+    return any(stored) and all(s or _from_constants(v) for s, v in zip(stored, operands))
+
+
+def _from_constants(value: Value) -> bool:
+    if value.op is None:
+        return value.constant is not None
+    return value.op.kind in _WIDENING and all(v is None or _from_constants(v) for v in value.op.operands)
+
+
+def _scales_codes(value: Value) -> bool:
+    """Whether a constant only takes part in widening codes."""
+    return bool(value.uses) and all(
+        bool(op.results) and (is_stored(op.results[0]) or (op.kind in _WIDENING and _scales_codes(op.results[0])))
+        for op in value.users
+    )
 
 
 def _is_float_cast(op: Op) -> bool:
