@@ -17,11 +17,13 @@ BUILTIN: dict[str, str] = {
     "simplify": "mlc.passes.rewrite.simplify:Simplify",
     "prune": "mlc.passes.prune.structured:Prune",
     "dequantize": "mlc.passes.quantize.dequantize.step:Dequantize",
+    "absorb": "mlc.passes.quantize.absorb:Absorb",
     "equalize": "mlc.passes.quantize.equalize:Equalize",
     "smooth": "mlc.passes.quantize.smooth:Smooth",
     "int4": "mlc.passes.quantize.int4:Int4",
     "weights": "mlc.passes.quantize.weight_only:Weights",
     "int8": "mlc.passes.quantize.int8.int8:Int8",
+    "correct_bias": "mlc.passes.quantize.correct_bias:CorrectBias",
     "fp16": "mlc.passes.quantize.fp16:Fp16",
 }
 

@@ -24,10 +24,12 @@ EXAMPLES = {
     "simplify": "opennsfw_unfolded",
     "prune": "mnist_cnn",
     "dequantize": "smart_turn",
+    "absorb": "opennsfw_unfolded",
     "equalize": "mnist_cnn",
     "smooth": "minilm",
     "int4": "",
     "weights": "ppocrv4_rec",
+    "correct_bias": "mnist_cnn",
     "fp16": "mobilenet_v2",
     "sensitivity": "mnist_cnn",
 }
