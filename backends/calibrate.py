@@ -32,7 +32,7 @@ class Grid:
 
     rows: tuple[int, ...]
     depths: tuple[int, ...]
-    channels: tuple[int, ...]
+    channels: tuple[int, ...]  # multiples of 16
     sides: tuple[int, ...]  # of images
     elements: tuple[int, ...]  # multiples of 1024
     products: tuple[Key, ...]
@@ -51,7 +51,7 @@ _SIGNED = Key("MatMul", "static_s8s8")  # for the record: no pass chooses it
 FULL = Grid(
     rows=(1, 8, 32, 128, 512),
     depths=(64, 384, 1536, 3072),
-    channels=(8, 32, 128, 384),
+    channels=(16, 32, 128, 384),
     sides=(7, 28, 56),
     elements=(4 << 10, 64 << 10, 1 << 20),
     products=(_FLOAT, _STATIC, _SIGNED, _DYNAMIC, *_BLOCKS),
@@ -82,7 +82,7 @@ class _Calibration:
         self.grid, self.threads, self.advance = grid, threads, advance
         self._done = 0
         pairs = len(grid.depths) ** 2
-        self._total = pairs + 3 * len(grid.channels) + len(models.GLUE) + 2
+        self._total = pairs + 6 * len(grid.channels) + len(models.GLUE) + 2
 
     def products(self) -> dict[Key, Series]:
         """Matrix products of all forms, rows x depth x width."""
@@ -99,28 +99,30 @@ class _Calibration:
         return {key: Series(axes, _rising(seconds)) for key, seconds in found.items()}
 
     def convolutions(self) -> dict[Key, Series]:
-        """Convolutions as floats and as codes, pairs of channels (depthwise: channels) x positions."""
+        """Convolutions as floats and as codes, by pairs of channels (depthwise: by channels) and positions.
+
+        As codes also where the number of channels keeps the runtime from its fast kernels.
+        """
         found: dict[Key, Series] = {}
-        for kind, area in (("pointwise", 1), ("dense", 9), ("depthwise", 9)):
+        for kind, area, more in (("pointwise", 1, 2), ("dense", 9, 2), ("depthwise", 9, 8)):
             name = f"Conv/{kind}"
-            axes = self._conv_axes(kind)
-            times = {Key(name, form): np.zeros([len(sizes) for _, sizes in axes]) for form in ("float", "static")}
-            for c, channels in enumerate(self.grid.channels):
-                groups = channels if kind == "depthwise" else 1
-                for p, seconds in enumerate(self._convs(channels, area, groups)):
-                    for key, found_seconds in zip(times, seconds):
-                        times[key][c, p] = found_seconds
-                self._step(name)
-            found |= {key: Series(axes, _rising(_rising(t).T).T) for key, t in times.items()}
+            found |= self._conv_series(kind, area, {"float": Key(name, "float"), "static": Key(name, "static")})
+            found |= self._conv_series(kind, area, {"static": Key(f"{name}/odd", "static")}, more=more)
         return found
 
-    def _conv_axes(self, kind: str) -> Axes:
-        positions = ("positions", tuple(side * side for side in self.grid.sides))
-        if kind == "depthwise":
-            return ("channels", self.grid.channels), positions
-        return ("pairs", tuple(c * c for c in self.grid.channels)), positions
+    def _conv_series(self, kind: str, area: int, keys: Mapping[str, Key], *, more: int = 0) -> dict[Key, Series]:
+        """Series of one kind; `more` channels than the grid has."""
+        grid = tuple(c + more for c in self.grid.channels)
+        channels = ("channels", grid) if kind == "depthwise" else ("pairs", tuple(c * c for c in grid))
+        axes: Axes = (channels, ("positions", tuple(side * side for side in self.grid.sides)))
+        times = {form: np.zeros([len(sizes) for _, sizes in axes]) for form in ("float", "static")}
+        for c, count in enumerate(grid):
+            for p, (floats, codes) in enumerate(self._convs(count, area, count if kind == "depthwise" else 1)):
+                times["float"][c, p], times["static"][c, p] = floats, codes
+            self._step(f"Conv/{kind}")
+        return {key: Series(axes, _rising(_rising(times[form]).T).T) for form, key in keys.items()}
 
-    def _convs(self, channels: int, area: int, groups: int) -> Iterator[list[float]]:
+    def _convs(self, channels: int, area: int, groups: int) -> Iterator[tuple[float, float]]:
         """Seconds of one convolution as floats and as codes, for images of each size."""
         forms = (models.float_convs, models.static_convs)
         sessions = [self._session(made(channels, area, groups, n)) for made in forms for n in (1, _CHAIN)]
@@ -128,8 +130,8 @@ class _Calibration:
             x = models.random(0, 1, channels, side, side)
             feeds = [{"x": x}] * 2 + [{"x": _to_codes(x)}] * 2
             short_float, long_float, short_codes, long_codes = self._times(sessions, feeds)
-            pairs = ((short_float, long_float), (short_codes, long_codes))
-            yield [max(_LEAST, (long - short) / (_CHAIN - 1)) for short, long in pairs]
+            floats, codes = long_float - short_float, long_codes - short_codes
+            yield max(_LEAST, floats / (_CHAIN - 1)), max(_LEAST, codes / (_CHAIN - 1))
 
     def glue(self) -> dict[Key, Series]:
         """Everything else by its elements."""

@@ -5,6 +5,7 @@
 | MatMul, Gemm with a matrix as weight | MatMul | M rows, K depth, N width |
 | Conv | Conv/pointwise, /dense (3 x 3) | pairs of a group's inputs and outputs, positions of the result |
 | Conv of one input per group | Conv/depthwise (3 x 3) | channels, positions |
+| static Conv of channels without a fast kernel | the same, `/odd` | |
 | Add, Mul, Sigmoid, pools, Quantize-, DequantizeLinear, ... | their own | elements |
 
 Kernels of another area than 3 x 3 and several groups are scaled by the work. Static products include the rounding of
@@ -21,6 +22,7 @@ from ..ir import dims as _dims
 from ..ir.core import Op, Value
 from ..ir.dims import Dim
 from ..ir.types import TensorType
+from .legalize_channels import FAST_CHANNELS, aligned, padded
 
 _MEASURED_AREA = 9
 Sizes = Mapping[str, int]
@@ -35,8 +37,10 @@ class Job:
     factor: float = 1.0
 
 
-def job_of(op: Op, dims: Sizes) -> Job | None:
-    """What to look up for an op where symbolic dimensions have the sizes `dims`; None where that is not known."""
+def job_of(op: Op, dims: Sizes, form: str = "float") -> Job | None:
+    """What to look up for an op in a form, its symbolic dimensions of the sizes `dims`; None where that is not known."""
+    if op.kind == "Conv":
+        return _conv(op, dims, static=form == "static")
     rule = _RULES.get(op.kind)
     return rule(op, dims) if rule is not None else None
 
@@ -74,20 +78,24 @@ def _gemm(op: Op, dims: Sizes) -> Job | None:
     return Job("MatMul", {"M": rows, "K": depth, "N": width})
 
 
-def _conv(op: Op, dims: Sizes) -> Job | None:
+def _conv(op: Op, dims: Sizes, *, static: bool) -> Job | None:
     w, y = _shape(op.operand(1), dims), _shape(op.result, dims)
     if w is None or y is None or len(w) < 3:
         return None
     groups = op.attrs.get("group", 1)
     assert isinstance(groups, int)
-    area = math.prod(w[2:])
-    positions = y[0] * math.prod(y[2:])
-    if w[1] == 1 and groups > 1:
-        return Job("Conv/depthwise", {"channels": w[0], "positions": positions}, area / _MEASURED_AREA)
-    sizes = {"pairs": w[1] * w[0] / groups, "positions": float(positions)}
+    area, positions = math.prod(w[2:]), y[0] * math.prod(y[2:])
+    outputs, inputs = w[0] // max(1, groups), w[1]
+    if inputs == 1 and groups > 1:
+        odd = "/odd" if static and w[0] % FAST_CHANNELS else ""
+        return Job(f"Conv/depthwise{odd}", {"channels": w[0], "positions": positions}, area / _MEASURED_AREA)
+    if static and groups == 1 and aligned(padded(inputs), outputs):
+        inputs = padded(inputs)  # what lowering does
+    odd = "/odd" if static and not aligned(inputs, outputs) else ""
+    sizes = {"pairs": inputs * outputs, "positions": positions}
     if area == 1:
-        return Job("Conv/pointwise", sizes, groups)
-    return Job("Conv/dense", sizes, groups * area / _MEASURED_AREA)
+        return Job(f"Conv/pointwise{odd}", sizes, groups)
+    return Job(f"Conv/dense{odd}", sizes, groups * area / _MEASURED_AREA)
 
 
 def _elements(op: Op, dims: Sizes) -> Job | None:
@@ -104,7 +112,6 @@ def _read_elements(op: Op, dims: Sizes) -> Job | None:
 _RULES: Mapping[str, Callable[[Op, Sizes], Job | None]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
-    "Conv": _conv,
     **dict.fromkeys(("Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "Softmax"), _elements),
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _elements),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "MaxPool"), _read_elements),

@@ -22,6 +22,8 @@ from ..ir.rewrite import Rewriter
 from ..ir.types import TensorType
 from .legalize_stored import fused_by_runtime
 
+#: The fast kernel of depthwise convolutions takes channels in multiples of this.
+FAST_CHANNELS = 16
 _INPUTS = 4  # fast kernels take inputs in multiples of this
 _OUTPUTS = 4
 _LEAST_OUTPUTS = 16

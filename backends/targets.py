@@ -137,10 +137,10 @@ class OrtTarget:
         Static products include the rounding of their input and yield floats; other static ops read and yield codes.
         None where a size is unknown or the form was not measured.
         """
-        job = job_of(op, dims)
+        held = _COSTS_OF.get(form, form)
+        job = job_of(op, dims, held)
         if job is None:
             return None
-        held = _COSTS_OF.get(form, form)
         key = Key(job.series, held, _STORAGE.get(bits, bits), block) if held == "blocks" else Key(job.series, held)
         found = self.costs.seconds(key, job.sizes)
         return None if found is None else found * job.factor

@@ -28,7 +28,7 @@ from mlc.ir.errors import Code, MlcError
 
 F32 = DType.F32
 TINY = replace(
-    QUICK, rows=(1, 4), depths=(8, 16), channels=(8,), sides=(4, 6), elements=(1024, 4096), blocks=1, seconds=0.0
+    QUICK, rows=(1, 4), depths=(8, 16), channels=(16,), sides=(4, 6), elements=(1024, 4096), blocks=1, seconds=0.0
 )
 
 
@@ -233,12 +233,33 @@ def test_products_are_rows_depth_and_width() -> None:
 def test_convolutions_are_known_by_kind_and_scaled_by_work() -> None:
     pointwise = job_of(convolution(16, 64, 1, 7), {})
     assert (pointwise.series, pointwise.sizes, pointwise.factor) == (
-        "Conv/pointwise", {"pairs": 1024.0, "positions": 49.0}, 1
+        "Conv/pointwise", {"pairs": 1024, "positions": 49}, 1
     )  # fmt: skip
     assert job_of(convolution(16, 64, 5, 7), {}).factor == pytest.approx(25 / 9)
     assert job_of(convolution(16, 16, 3, 7, 16), {}).series == "Conv/depthwise"
     grouped = job_of(convolution(16, 64, 3, 7, 4), {})
     assert (grouped.series, grouped.sizes["pairs"], grouped.factor) == ("Conv/dense", 64.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "series", "channels"),
+    [
+        (16, 64, 1, "Conv/dense", 16 * 64),
+        (3, 64, 1, "Conv/dense", 4 * 64),  # lowering pads its inputs
+        (16, 18, 1, "Conv/dense/odd", 16 * 18),
+        (16, 8, 1, "Conv/dense/odd", 16 * 8),
+        (12, 32, 2, "Conv/dense/odd", 6 * 16),
+        (32, 32, 32, "Conv/depthwise", 32),
+        (24, 24, 24, "Conv/depthwise/odd", 24),
+    ],
+)
+def test_static_convolutions_without_a_fast_kernel_are_known(
+    inputs: int, outputs: int, groups: int, series: str, channels: int
+) -> None:
+    op = convolution(inputs, outputs, 3, 7, groups)
+    job = job_of(op, {}, "static")
+    assert (job.series, next(iter(job.sizes.values()))) == (series, channels)
+    assert "/odd" not in job_of(op, {}, "float").series
 
 
 def test_the_target_answers_by_form() -> None:
