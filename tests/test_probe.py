@@ -273,6 +273,20 @@ def test_memory_limits_the_samples() -> None:
     assert Probe(module, context({"x": rows}, max_memory=1), []).samples == 1
 
 
+@pytest.mark.parametrize("limit", [1, 4 * 700, None])
+def test_memory_limits_the_weights_that_are_held(limit: int | None) -> None:
+    """The others are read again for every question; answers are the same."""
+    module, feeds = mlp()
+    names = weights(module)
+    probe = Probe(module, context(feeds, max_memory=limit), names, samples=1)
+    held = sum(a.nbytes for a in probe._held.values())
+    assert held <= (2**30 if limit is None else limit // 4)
+    assert len(probe._held) == {1: 0, 4 * 700: 1, None: 2}[limit]
+    changed = {names[0]: coarse(array(module, names[0]))}
+    free = Probe(module, context({k: v[:1] for k, v in feeds.items()}), names)
+    assert probe.damage(changed) == free.damage(changed) > 0
+
+
 @dataclass
 class Counting:
     runner: OrtRunner = field(default_factory=OrtRunner)

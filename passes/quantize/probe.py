@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...ir import errors
+from ...ir.constants import Constant
 from ...ir.core import Graph, Module, Op, Value
 from ...ir.cost import module_cost
 from ...ir.dims import evaluate
@@ -80,12 +81,14 @@ class Probe:
         builder = _Builder(twin, glue)
         self._switches = {name: builder.switch(name, *grid) for name, grid in (activations or {}).items()}
         self._weights = {name: builder.open(name) for name in dict.fromkeys(weights)}
+        budget = _DEFAULT_BUDGET if ctx.max_memory is None else ctx.max_memory // 4
         self._constants = {name: _constant(module, name) for name in self._weights}
+        self._held = _within(self._constants, budget)
         self._off: Feeds = {n: np.array(False) for s in self._switches.values() for n in (s.static, s.dynamic)}
         self._executable: Executable = runner.prepare(twin)
         self._feeds: list[Feeds] = []
         self._expected: list[Mapping[str, Array]] = []
-        self._gather(data, samples, _DEFAULT_BUDGET if ctx.max_memory is None else ctx.max_memory // 4)
+        self._gather(data, samples, budget)
 
     def _gather(self, data: Data, samples: int, budget: int) -> None:
         """Some samples and what the model makes of them, as many as the memory allows; one in any case."""
@@ -137,7 +140,10 @@ class Probe:
         found = {}
         for name, slot in self._weights.items():
             own = self._constants[name]
-            found[slot] = weights[name].astype(own.dtype, copy=False) if name in weights else own
+            if name in weights:
+                found[slot] = weights[name].astype(own.dtype.numpy, copy=False)
+            else:
+                found[slot] = self._held[name] if name in self._held else own.array()
         return found
 
     def _switch(self, name: str) -> _Switch:
@@ -146,10 +152,20 @@ class Probe:
         return self._switches[name]
 
 
-def _constant(module: Module, name: str) -> Array:
+def _constant(module: Module, name: str) -> Constant:
     constant = module.constants[name].constant
     assert constant is not None
-    return constant.array()
+    return constant
+
+
+def _within(constants: Mapping[str, Constant], budget: int) -> dict[str, Array]:
+    """The arrays of so many constants as fit the budget: those whose bytes are not aligned in their file are copies."""
+    held: dict[str, Array] = {}
+    for name, constant in constants.items():
+        budget -= constant.nbytes
+        if budget >= 0:
+            held[name] = constant.array()
+    return held
 
 
 def _differing(wanted: Array, found: Any) -> int:
