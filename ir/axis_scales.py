@@ -41,10 +41,9 @@ class Cells:
     def count(self) -> int:
         return int(np.prod(self.shape))
 
-    def along(self, t: AxisType) -> Index | None:
-        """The cell of every position of an axis, -1 where there is none; None if other axes decide as well."""
-        if not all(u in ax.atoms(t) for u in self.outer):
-            return None
+    def along(self, t: AxisType) -> Index:
+        """The cell of every position of an axis that holds the outer units, too; -1 where there is none."""
+        assert all(u in ax.atoms(t) for u in self.outer), "another axis decides as well"
         return self._numbered([units(t, a) for a in (*self.outer, self.direction.atom)])
 
     def within(self, types: Sequence[AxisType], axis: int) -> Index:

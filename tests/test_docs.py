@@ -24,7 +24,7 @@ EXAMPLES = {
     "simplify": "opennsfw_unfolded",
     "prune": "mnist_cnn",
     "dequantize": "smart_turn",
-    "absorb": "opennsfw_unfolded",
+    "absorb": "ppocr_cls",
     "equalize": "mnist_cnn",
     "smooth": "minilm",
     "int4": "",

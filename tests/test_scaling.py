@@ -92,9 +92,27 @@ def test_a_depthwise_convolution_stands_between_two_directions():
     assert sorted(map(tuple, (np.array(f) * (f[0] or -f[2]) for f in found))) == [(0, 1, -1), (1, -1, 0)]
 
 
+def opposed() -> tuple[Module, dict]:
+    """Queries and keys, which turn opposite ways, are both read by layers of their own."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 5)
+    q, k = (net.op("MatMul", [x, net.weight(6, 8)]) for _ in range(2))
+    scores = net.op("MatMul", [q, net.transpose(k, 0, 2, 1)])
+    return net.done(scores, net.op("MatMul", [q, net.weight(8, 3)]), net.op("MatMul", [k, net.weight(8, 3)])), feeds
+
+
+def squared() -> tuple[Module, dict]:
+    """A value that one factor enters twice, another once."""
+    net = Layers()
+    x, feeds = tokens(net, 6, 5)
+    a, b = (net.op("MatMul", [x, net.weight(6, 8)]) for _ in range(2))
+    return net.done(net.op("MatMul", [net.op("Mul", [net.op("Mul", [a, b]), a]), net.weight(8, 3)])), feeds
+
+
 def test_the_dividing_is_done_and_not_only_undone():
     """The inputs of every reader are smaller by the numbers, and their positions are the right ones."""
-    for build in (depthwise, NETS["vgg_flatten"], NETS["densenet"], NETS["bert"], NETS["grouped"], NETS["lstm"]):
+    nets = ("vgg_flatten", "densenet", "bert", "grouped", "lstm")
+    for build in (depthwise, opposed, squared, *(NETS[name] for name in nets)):
         module, feeds = build()
         for index, site in enumerate(scaling_sites(analyse(module))):
             twin = module.clone()
@@ -120,6 +138,14 @@ def tapped(module: Module, taps: dict[str, str], feeds: dict) -> dict[str, np.nd
     return {name: found[value] for name, value in taps.items()}
 
 
+@pytest.mark.parametrize("name", ["bert", "vit", "grouped"])
+def test_folded_numbers_are_as_fine_as_they_can_be(name):
+    """Every position within every head or group has its own."""
+    for site in scaling_sites(analyse(NETS[name]()[0])):
+        for where in site.positions.values():
+            assert len(set(where)) == len(where) == site.count
+
+
 def test_readers_of_one_value_share_one_mul():
     net = Layers()
     x, feeds = tokens(net, 6, 5)
@@ -134,6 +160,19 @@ def test_readers_of_one_value_share_one_mul():
     divide(rw, axes, site, drawn(6, 0))
     verify(module)
     assert sum(op.kind == "Mul" for op in module.graph.ops) == muls + 1
+    assert relative(before, run(module, feeds)) < 1e-5
+
+
+def test_a_weight_that_two_operators_apply_to_one_value_is_scaled_once():
+    net = Layers()
+    x, feeds = rows(net, 6)
+    w = net.weight(6, 3)
+    module = net.done(net.op("MatMul", [x, w]), net.op("Relu", [net.op("MatMul", [x, w])]))
+    before = run(module, feeds)
+    axes = analyse(module)
+    (site,) = scaling_sites(axes)
+    assert not blocked(site)
+    divide(Rewriter(module, by="test"), axes, site, drawn(6, 0))
     assert relative(before, run(module, feeds)) < 1e-5
 
 

@@ -24,6 +24,7 @@ from mlc.ir.verify import verify
 from mlc.passes.base import Context, Scope, SkipCode
 from mlc.passes.execution import check_needs
 from mlc.passes.quantize import smooth_samples, smooth_search
+from mlc.passes.quantize.prepare import Prepared
 from mlc.passes.quantize.scaling import axes_of, scaling_sites
 from mlc.passes.quantize.smooth import Smooth
 
@@ -131,7 +132,8 @@ def test_outputs_stay_on_every_kind_of_network(name):
     before, after = ((run_wide(widened(m), feeds) if wide else run(m, feeds)) for m in (module, smooth))
     assert relative(before, after) < 1e-5
     sites = {s.site for s in (*report(smooth).done, *report(smooth).skipped)}
-    assert sites == {s.name for s in scaling_sites(axes_of(module))}, "every site is done or skipped"
+    ready = Prepared.of(module, Context(), by="smooth").module
+    assert sites == {s.name for s in scaling_sites(axes_of(ready))}, "every site is done or skipped"
 
 
 def test_the_formula_with_a_given_alpha():

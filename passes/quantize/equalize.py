@@ -72,7 +72,7 @@ class Equalize(Pass):
 
     name: ClassVar[str] = "equalize"
     effect: ClassVar[Effect] = EXACT
-    after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb")
 
     def plan(self, module: Module, ctx: Context) -> EqualizePlan:
         """Fold a copy, and solve there."""

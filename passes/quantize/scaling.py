@@ -22,7 +22,6 @@ import numpy as np
 from ...ir.axes import Axes, analyse
 from ...ir.axis_expand import Index
 from ...ir.axis_scales import Cells, Scale, constants_of
-from ...ir.axis_types import AxisType
 from ...ir.constants import Constant
 from ...ir.core import Graph, Module, Op, Value
 from ...ir.dtypes import DType
@@ -177,7 +176,7 @@ class _Finder:
         if types is None:
             return
         axis = data_axis(linear)
-        fitting = [c for c in self._through[linear.data, axis] if self._fits(c, linear, types[axis])]
+        fitting = [c for c in self._through[linear.data, axis] if self._fits(c, linear)]
         if fitting:
             best = max(fitting, key=lambda c: c.count)  # the finest: heads alone, or positions within heads
             self.folded[best].append(linear)
@@ -187,11 +186,10 @@ class _Finder:
             self.alone[key].append(linear)
             self.order[key] = None
 
-    def _fits(self, cells: Cells, linear: Linear, t: AxisType) -> bool:
-        """Whether the numbers lie along this axis, and go the same way as for the readers that are known."""
+    def _fits(self, cells: Cells, linear: Linear) -> bool:
+        """Whether the numbers go the same way as for the readers that are known."""
         sides = cells.direction.sides
-        exponents = {sides[r.data, data_axis(r)] for r in (*self.folded.get(cells, ()), linear)}
-        return len(exponents) == 1 and cells.along(t) is not None
+        return len({sides[r.data, data_axis(r)] for r in (*self.folded.get(cells, ()), linear)}) == 1
 
     def sites(self) -> list[ScalingSite]:
         return [self._folded(k) if isinstance(k, Cells) else self._alone(k) for k in self.order]
@@ -202,9 +200,7 @@ class _Finder:
         for linear in readers:
             types = self.axes.of(linear.data)
             assert types is not None
-            where = cells.along(types[data_axis(linear)])
-            assert where is not None
-            positions[linear.data] = where
+            positions[linear.data] = cells.along(types[data_axis(linear)])
         return ScalingSite(tuple(readers), positions, cells)
 
     def _alone(self, key: tuple[Value, Graph | None]) -> ScalingSite:

@@ -18,6 +18,7 @@ from ...ir.core import Module, Op
 from ...ir.rewrite import Rewriter
 from ..base import EXACT, Context, Done, Effect, Need, Pass, Plan, SkipCode, Skipped, option
 from ..linear import Convolution
+from .prepare import Prepared, prepare
 from .scaling import ScalingSite, axes_of, blocked, divide, scaling_sites
 from .smooth_samples import Seen, watch
 from .smooth_search import Search
@@ -60,13 +61,14 @@ class Smooth(Pass):
 
     s_j = max|X_j|^alpha / max|W_j|^(1-alpha) over all operators that share the input; the division moves into the
     layer or norm before where nothing else reads it, and is one Mul in front of the readers where that pays. Without
-    `alpha` each site takes the numbers with which its product in 8 bits has the least error, token by token.
+    `alpha` each site takes the numbers with which its product in 8 bits has the least error, token by token. Batch
+    normalizations and constants are folded into the weights first.
     """
 
     name: ClassVar[str] = "smooth"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DATA})
     effect: ClassVar[Effect] = EXACT
-    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "equalize")
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize")
 
     alpha: float | None = option(
         None, unit="number", low=0.0, high=1.0, doc="how much moves into weights; left out: searched site by site"
@@ -76,17 +78,16 @@ class Smooth(Pass):
     )
 
     def plan(self, module: Module, ctx: Context) -> SmoothPlan:
-        """Find the sites, watch their inputs on the calibration data, and choose."""
-        found = scaling_sites(axes_of(module))
-        problems = {site: self._problem(site, module, ctx) for site in found}
+        """Fold a copy, find the sites there, watch their inputs on the calibration data, and choose."""
+        ready = Prepared.of(module, ctx, by=self.name)
+        found = scaling_sites(axes_of(ready.module))
+        problems = {site: self._problem(site, ready.module, ready.ctx) for site in found}
         chosen: dict[ScalingSite, SmoothSite | Skipped] = {}
-        for site, seen in watch(module, [s for s in found if problems[s] is None], ctx):
-            chosen[site] = self._choose(site, seen, ctx)
+        for site, seen in watch(ready.module, [s for s in found if problems[s] is None], ready.ctx):
+            chosen[site] = self._choose(site, seen, ready.ctx)
         decided = [problems[site] or chosen[site] for site in found]
-        return SmoothPlan(
-            tuple(d for d in decided if isinstance(d, Skipped)),
-            sites=tuple(d for d in decided if isinstance(d, SmoothSite)),
-        )
+        sites = tuple(d for d in decided if isinstance(d, SmoothSite))
+        return SmoothPlan(tuple(d for d in decided if isinstance(d, Skipped)), ready.notes if sites else (), sites)
 
     def _problem(self, site: ScalingSite, module: Module, ctx: Context) -> Skipped | None:
         """Why a site is left alone without a look at the data."""
@@ -130,6 +131,9 @@ class Smooth(Pass):
         return told if kind == "folded" or self.mul == "on" else f"{told}: not worth a Mul"
 
     def apply(self, rw: Rewriter, plan: SmoothPlan, ctx: Context) -> list[Done]:
+        if not plan.sites:
+            return []
+        prepare(rw, ctx)
         axes = axes_of(rw.module)
         sites = {tuple(_name(r.op) for r in site.readers): site for site in scaling_sites(axes)}
         done = []
