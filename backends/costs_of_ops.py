@@ -38,7 +38,7 @@ class Job:
 
 
 def job_of(op: Op, dims: Sizes, form: str = "float") -> Job | None:
-    """What to look up for an op in a form, its symbolic dimensions of the sizes `dims`; None where that is not known."""
+    """What to look up for an op in a form; `dims` are sizes of symbolic dimensions. None where one is not known."""
     if op.kind == "Conv":
         return _conv(op, dims, static=form == "static")
     rule = _RULES.get(op.kind)

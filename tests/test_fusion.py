@@ -199,7 +199,7 @@ def test_reports_of_compilations_say_all_of_it(capsys: pytest.CaptureFixture[str
     net = Net()
     x = net.input("x", F32, 512, 384)
     module = net.done(net.op("MatMul", [x, net.const(floats(0, 384, 384), "w")]))
-    found = compile_model(module, "int4", to="ort(cpu, isa=vnni, costs=assumed)")
+    found = compile_model(module, "int4(block=32)", to="ort(cpu, isa=vnni, costs=assumed)")
     assert found.report["costs"] == VNNI.costs.describe()
     assert any(w.startswith("size only: 1 MatMulNBits are no faster") for w in found.report["warnings"])
     assert found.report["checks"]["quantization"]["kernels"] == {"MatMulNBits": 1}
