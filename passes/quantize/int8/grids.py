@@ -19,7 +19,8 @@ from .plan import ActivationGrid
 #: Activations: unsigned, asymmetric, one grid for the tensor.
 ACTIVATIONS = QSpec(8, signed=False, symmetric=False)
 #: What `auto` chooses from. The first is the safe one: nothing is cut off.
-CHOICES = ("minmax", "average", "percentile")
+CHOICES = ("minmax", "average", "percentile", "mse")
+_SAMPLES = 24  # that observers are compared on
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _observe(
 def _damage(module: Module, placement: Placement, ranges: Sequence[Range], ctx: Context) -> float:
     """1 - cosine of the outputs with all activations rounded, and the weights as they are."""
     made = {g.value: (g.scale, g.zero) for g in probed(placement, ranges)}
-    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue])
+    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue], samples=_SAMPLES)
     return probe.damage(activations=tuple(made))
 
 

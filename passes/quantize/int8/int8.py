@@ -25,6 +25,8 @@ from ....ir.rewrite import Rewriter
 from ...base import LOSSY, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
+from ..refine.refine import SOLVERS, refine
+from .codes import symmetric
 from .decide import Settings, decide
 from .emit import Emitter
 from .forms import Forms
@@ -58,21 +60,28 @@ class Int8(Pass):
         choices=("auto", *OBSERVERS),
         doc=f"how ranges of activations are chosen; auto: the one of {', '.join(CHOICES)} that damages outputs least",
     )
+    rounding: str = option(
+        "nearest",
+        unit="name",
+        choices=("nearest", *SOLVERS),
+        doc="how weights are rounded; with data: gptq (second order), adaround (learned)",
+    )
     damage: float = option(
-        0.01,
-        unit="number",
+        0.05,
+        unit="ratio",
         low=0,
-        doc="what 8 bits may cost (1 - cosine of the worst output, on calibration data): "
-        "above it, sites get slower forms",
+        high=1,
+        doc="what it may cost (1 - cosine of the worst output, on calibration data): above it, sites get slower forms",
     )
     per_channel: bool = option(True, unit="bool", doc="a scale for every output channel of a weight, not one for all")
 
     @property
     def learns(self) -> bool:
-        return self.mode in ("auto", "static")
+        return self.mode in ("auto", "static") or self.rounding != "nearest"
 
     def wants(self) -> frozenset[Need]:
-        return frozenset({Need.DATA}) if self.mode == "static" else frozenset()
+        learns = self.mode == "static" or self.rounding != "nearest"
+        return frozenset({Need.DATA}) if learns else frozenset()
 
     def plan(self, module: Module, ctx: Context) -> Int8Plan:
         """Find the weights, choose a form for every reader, place the codes and calibrate their grids."""
@@ -107,7 +116,13 @@ class Int8(Pass):
         if not plan.weights:
             return []
         prepare(rw, ctx, then=unfold)
-        return Emitter(rw, plan).run()
+        source = rw.module.clone() if self.rounding != "nearest" else None
+        done = Emitter(rw, plan).run()
+        if source is not None:
+            specs = {w.constant: symmetric(w.bits, w.axis) for w in plan.weights}
+            told = refine(rw, source, ctx, self.rounding, specs)
+            done += [d for d in told if not d.after.startswith("kept")]
+        return done
 
 
 def _observed(found: Calibration) -> tuple[str, ...]:

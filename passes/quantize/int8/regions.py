@@ -70,9 +70,13 @@ class _Cut:
         floats, codes = self._seconds(op, "float"), self._seconds(op, "static")
         if floats is None or codes is None:
             return 0.0, 0.0
-        run = None if _rounds(op) else self._seconds(op, "dynamic")
+        if not _rounds(op):  # the rounding of its data is in its time; here it is the value that pays, once for all
+            run = self._seconds(op, "dynamic")
+            data = op.operands[0]
+            assert data is not None
+            return min(floats, floats if run is None else run), max(0.0, codes - self._boundary(data) / 2)
         absorbed = [self._seconds(a, "float") for a in _head(op).absorbed if op.kind not in ROUNDING]
-        return min(floats, run if run is not None else floats) + sum(s or 0.0 for s in absorbed), codes
+        return floats + sum(s or 0.0 for s in absorbed), codes
 
     def _seconds(self, op: Op, form: Form) -> float | None:
         return self.target.seconds(op, form, self.dims)
@@ -87,10 +91,10 @@ class _Cut:
             flow.add_edge(maker, widening, capacity=cost)
             for reader in readers:
                 flow.add_edge(widening, reader if reader is not None else _FLOATS)  # no capacity: endless
-        rounded = [r for r in readers if r is not None and _rounds(r)]
-        if rounded:
+        codes = [reader for reader in readers if reader is not None]
+        if codes:
             flow.add_edge(rounding, source, capacity=cost)
-        for reader in rounded:
+        for reader in codes:
             flow.add_edge(reader, rounding)
 
     def _boundary(self, value: Value) -> float:
@@ -99,7 +103,7 @@ class _Cut:
 
 
 def _rounds(op: Op) -> bool:
-    """Whether an op in codes makes codes, and reads what others have rounded; products round what they read."""
+    """Whether an op in codes makes codes: products make floats."""
     return op.kind not in ("MatMul", "Gemm")
 
 
