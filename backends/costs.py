@@ -212,8 +212,19 @@ def _parse(text: str, name: str, origin: Origin, isa: Isa) -> CostTable:
         raise _broken(name, f"{type(cause).__name__}: {cause}") from cause
 
 
+def axes_of(op: str) -> tuple[str, ...]:
+    """The sizes that a series of an operator is measured by."""
+    if op == "MatMul":
+        return "M", "K", "N"
+    if op.startswith("Conv/"):
+        return "channels" if op.startswith("Conv/depthwise") else "pairs", "positions"
+    return ("elements",)
+
+
 def _series(key: str, item: Mapping[str, Any]) -> Series:
     axes = tuple((str(name), tuple(int(n) for n in grid)) for name, grid in item["axes"].items())
+    if tuple(name for name, _ in axes) != axes_of(Key.parse(key).op):
+        raise ValueError(f"{key!r} is not measured by {', '.join(axes_of(Key.parse(key).op))}")
     seconds = np.asarray(item["seconds"], np.float64).reshape([len(grid) for _, grid in axes])
     if any(grid[0] < 1 or any(a >= b for a, b in pairwise(grid)) for _, grid in axes):
         raise ValueError(f"the sizes of {key!r} are not positive and ascending")

@@ -33,9 +33,9 @@ TINY = replace(
 
 
 def table(seconds: float = 1e-3) -> CostTable:
-    times = np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 9.0]]) * seconds
-    series = Series((("M", (1, 8)), ("K", (16, 64, 256))), times)
-    near = Series((("M", (1, 8)), ("K", (16, 64, 256))), times / 2)
+    times = np.array([[[1.0], [2.0], [4.0]], [[3.0], [3.0], [9.0]]]) * seconds
+    axes = (("M", (1, 8)), ("K", (16, 64, 256)), ("N", (4,)))
+    series, near = Series(axes, times), Series(axes, times / 2)
     return CostTable(
         {
             Key("MatMul", "float"): series,
@@ -53,7 +53,7 @@ def test_points_of_the_grid_are_exact() -> None:
     series = table().series[Key("MatMul", "float")]
     for m, rows in enumerate((1, 8)):
         for k, depth in enumerate((16, 64, 256)):
-            assert series.at({"M": rows, "K": depth}) == pytest.approx(series.seconds[m, k], rel=1e-12)
+            assert series.at({"M": rows, "K": depth, "N": 4}) == pytest.approx(series.seconds[m, k, 0], rel=1e-12)
 
 
 def test_between_points_logarithms_are_linear() -> None:
@@ -80,7 +80,7 @@ def test_more_rows_never_cost_less(a: int, b: int, depth: int, width: int) -> No
 
 def test_blocks_that_were_not_measured_cost_what_the_nearest_do() -> None:
     known = table()
-    sizes = {"M": 1, "K": 64}
+    sizes = {"M": 1, "K": 64, "N": 4}
     for block, nearest in ((16, 32), (64, 32), (96, 128), (256, 128)):
         found = known.seconds(Key("MatMul", "blocks", 4, block), sizes)
         assert found == known.seconds(Key("MatMul", "blocks", 4, nearest), sizes)
@@ -109,7 +109,7 @@ def test_the_digest_names_the_contents() -> None:
 
 
 def with_series(document: dict[str, Any], key: str, rows: list[int], seconds: list[float]) -> str:
-    return json.dumps(document | {"series": {key: {"axes": {"M": rows}, "seconds": seconds}}})
+    return json.dumps(document | {"series": {key: {"axes": {"elements": rows}, "seconds": seconds}}})
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,11 @@ def with_series(document: dict[str, Any], key: str, rows: list[int], seconds: li
         (lambda d: json.dumps(d | {"kind": "report"}), Code.BAD_TARGET),
         (lambda d: json.dumps(d | {"format": FORMAT + 1}), Code.FORMAT),
         (lambda d: json.dumps(d | {"format": "1"}), Code.BAD_TARGET),
-        (lambda d: with_series(d, "MatMul float", [1, 2], [1.0]), Code.BAD_TARGET),
-        (lambda d: with_series(d, "MatMul float", [2, 1], [1.0, 2.0]), Code.BAD_TARGET),
-        (lambda d: with_series(d, "MatMul float", [1], [-1.0]), Code.BAD_TARGET),
-        (lambda d: with_series(d, "MatMul", [1], [1.0]), Code.BAD_TARGET),
+        (lambda d: with_series(d, "Add float", [1, 2], [1.0]), Code.BAD_TARGET),
+        (lambda d: with_series(d, "Add float", [2, 1], [1.0, 2.0]), Code.BAD_TARGET),
+        (lambda d: with_series(d, "Add float", [1], [-1.0]), Code.BAD_TARGET),
+        (lambda d: with_series(d, "MatMul float", [1], [1.0]), Code.BAD_TARGET),
+        (lambda d: with_series(d, "Add", [1], [1.0]), Code.BAD_TARGET),
     ],
 )  # fmt: skip
 def test_broken_and_foreign_files_are_refused(tmp_path: Path, change: Callable[[Any], str], code: Code) -> None:
