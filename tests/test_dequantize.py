@@ -16,10 +16,13 @@ from kit.net import Net
 from kit.nets import NETS
 from kit.ort_quantized import FORMATS, quantized
 from kit.real import RealModel, real_models
+from kit.samples import Samples
 
 from mlc.backends.legalize import legalize
 from mlc.backends.onnx import save
 from mlc.backends.ort import Session
+from mlc.backends.runner import OrtRunner
+from mlc.backends.targets import parse_target
 from mlc.frontends.onnx import load
 from mlc.ir.constants import Constant, PackedPayload, RawPayload, pack
 from mlc.ir.core import Ints, Module, Value
@@ -34,6 +37,7 @@ from mlc.passes.base import Context, Scope, SkipCode
 from mlc.passes.quantize.dequantize.payloads import DequantizedPayload, NBitsPayload, viewed
 from mlc.passes.quantize.dequantize.step import Dequantize
 from mlc.passes.quantize.int4 import Int4
+from mlc.passes.quantize.int8.int8 import Int8
 
 F32, U8, I8, I64 = DType.F32, DType.U8, DType.I8, DType.I64
 Array = np.ndarray[Any, Any]
@@ -180,6 +184,22 @@ def test_four_bits_and_back(name: str, lowered: bool) -> None:
     wanted, found = evaluate(small, feeds), evaluate(floats, feeds)
     for a, b in zip(wanted, found):
         np.testing.assert_allclose(a, b, atol=2e-5 * (1 + float(np.abs(a.astype(np.float64)).max())))
+
+
+@pytest.mark.parametrize(("mode", "lowered"), [("static", False), ("auto", True)])
+@pytest.mark.parametrize("name", ["mobilenet", "excited", "unet", "bert", "gru"])
+def test_eight_bits_and_back(name: str, mode: str, lowered: bool) -> None:
+    """Without its rounding an 8-bit network is the float one but for what its weights lost: a test of its structure."""
+    module, feeds = NETS[name]()
+    data = Samples({key: x[None] for key, x in feeds.items()}, whole=True)
+    ctx = Context(target=parse_target("ort(cpu, isa=vnni)"), data=data, runner=OrtRunner())
+    small = Int8(mode=mode)(module, ctx)
+    floats = Dequantize()(legalize(small).module if lowered else small)
+    assert not left(floats)
+    assert not skips(floats)
+    wanted, found = Session(module).run(feeds), Session(floats).run(feeds)
+    for key, x in wanted.items():
+        assert np.linalg.norm(found[key] - x) <= 0.04 * np.linalg.norm(x), key
 
 
 # -- one operator at a time --------------------------------------------------------------------------------------------
