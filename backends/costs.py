@@ -94,7 +94,7 @@ def _between(size: float, grid: tuple[int, ...]) -> list[tuple[int, float]]:
 
 @dataclass(frozen=True)
 class CostTable:
-    """What operators cost on one machine. `isa` scales the assumed costs to another instruction set."""
+    """What operators cost on one machine. `isa` scales costs measured with VNNI to another instruction set."""
 
     series: Mapping[Key, Series]
     environment: Mapping[str, Any]
@@ -107,7 +107,7 @@ class CostTable:
         known = self._known(key)
         if known is None:
             return None
-        factor = _ISA_FACTORS[self.isa] if self.origin == "assumed" and key.form in _INTEGER_FORMS else 1.0
+        factor = _ISA_FACTORS[self.isa] if key.form in _INTEGER_FORMS else 1.0
         return self.series[known].at(sizes) * factor
 
     def _known(self, key: Key) -> Key | None:

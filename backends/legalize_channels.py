@@ -2,11 +2,11 @@
 
 ONNX Runtime convolves u8 with s8 codes directly where a convolution of one group has inputs in multiples of 4, and
 outputs in multiples of 4, at least 16; otherwise it gathers patches first, which takes up to twice as long. The inputs
-of a model mostly have 1 or 3 channels. Here they get channels of zeros and the weight zeros to go with them:
+of a model mostly have 1 or 3 channels. Here they get more, which zeros in the weight ignore:
 
-    sum over c < C of w[o, c] x[c]  =  the same over c < 4 ceil(C / 4),  where w and x are 0 beyond C
+    sum over c < C of w[o, c] x[c]  =  the same over c < 4 ceil(C / 4),  where w is 0 beyond C
 
-In codes, 0 is the zero point. The result is equal bit for bit.
+The result is equal bit for bit.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def align(work: Work, op: Op) -> bool:
     if aligned(inputs, outputs) or not aligned(padded(inputs), outputs):
         return False
     rw, dequantize = work.rw, data.op
-    source, scale, zero = (dequantize.operand(i) for i in range(3))
+    source, scale = dequantize.operand(0), dequantize.operand(1)
     if source is None or scale is None or not isinstance(scale.type, TensorType) or scale.type.rank != 0:
         return False
     pads = np.zeros((2, codes.type.rank), np.int64)
     pads[1, 1] = padded(inputs) - inputs
     ends = rw.constant(pads.reshape(-1), "pads")
-    wider = rw.insert("Pad", [source, ends, *([zero] if zero is not None else [])], before=op).result
+    wider = rw.insert("Pad", [source, ends], before=op).result
     operands = [wider, *dequantize.operands[1:]]
     rw.set_operand(
         op, 0, rw.insert("DequantizeLinear", operands, dequantize.attrs, before=op, origin=dequantize).result

@@ -92,9 +92,16 @@ def test_what_has_the_fast_kernel_or_cannot_have_it_stays() -> None:
         stem(Net(), 6, 18, group=2),
         stem(net, 3, 16, w=weight(net, 16, 3, 3, 3, dtype=np.uint8, zero=100)),
         floats_behind(3, 16),
+        asymmetric(3, 16),
     ]
     for module in cases:
         assert widths(legalize(module).module) == widths(module)
+
+
+def asymmetric(inputs: int, outputs: int) -> Module:
+    """Zeros among the codes of the weight would be no zeros."""
+    net = Net()
+    return stem(net, inputs, outputs, w=weight(net, outputs, inputs, 3, 3, zero=3))
 
 
 def floats_behind(inputs: int, outputs: int) -> Module:
