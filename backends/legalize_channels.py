@@ -11,6 +11,7 @@ The result is equal bit for bit.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ FAST_CHANNELS = 16
 _INPUTS = 4  # fast kernels take inputs in multiples of this
 _OUTPUTS = 4
 _LEAST_OUTPUTS = 16
+_LEAST_POSITIONS = 16
 
 
 class Work(Protocol):
@@ -57,7 +59,7 @@ def align(work: Work, op: Op) -> bool:
     if codes is None or data.op is None:
         return False
     outputs, inputs = codes.shape[:2]
-    if aligned(inputs, outputs) or not aligned(padded(inputs), outputs):
+    if aligned(inputs, outputs) or not aligned(padded(inputs), outputs) or _is_small(op.result):
         return False
     rw, dequantize = work.rw, data.op
     source, scale = dequantize.operand(0), dequantize.operand(1)
@@ -74,6 +76,14 @@ def align(work: Work, op: Op) -> bool:
     rw.set_operand(op, 1, _wider_weight(rw, op, weight, codes, padded(inputs)))
     work.done(op, f"Conv of {padded(inputs)} channels")
     return True
+
+
+def _is_small(result: Value) -> bool:
+    """Whether a convolution has so few positions (a pooled image has one) that padding costs what it saves."""
+    if not isinstance(result.type, TensorType):
+        return False
+    sizes = [n for n in result.type.shape[2:] if isinstance(n, int)]
+    return len(sizes) == result.type.rank - 2 and math.prod(sizes) < _LEAST_POSITIONS
 
 
 def _weight_codes(weight: Value) -> Constant | None:

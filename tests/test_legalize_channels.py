@@ -93,6 +93,7 @@ def test_what_has_the_fast_kernel_or_cannot_have_it_stays() -> None:
         stem(net, 3, 16, w=weight(net, 16, 3, 3, 3, dtype=np.uint8, zero=100)),
         floats_behind(3, 16),
         asymmetric(3, 16),
+        pooled(6, 16),
     ]
     for module in cases:
         assert widths(legalize(module).module) == widths(module)
@@ -102,6 +103,12 @@ def asymmetric(inputs: int, outputs: int) -> Module:
     """Zeros among the codes of the weight would be no zeros."""
     net = Net()
     return stem(net, inputs, outputs, w=weight(net, outputs, inputs, 3, 3, zero=3))
+
+
+def pooled(inputs: int, outputs: int) -> Module:
+    net = Net()
+    x = codes(net, net.input("x", F32, "N", inputs, 1, 1))
+    return net.done(codes(net, net.op("Conv", [x, weight(net, outputs, inputs, 1, 1)])))
 
 
 def floats_behind(inputs: int, outputs: int) -> Module:
