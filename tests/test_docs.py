@@ -27,6 +27,7 @@ EXAMPLES = {
     "absorb": "ppocr_cls",
     "equalize": "mnist_cnn",
     "smooth": "minilm",
+    "int8": "mnist_cnn",
     "int4": "",
     "weights": "ppocrv4_rec",
     "correct_bias": "mnist_cnn",

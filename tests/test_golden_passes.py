@@ -24,6 +24,7 @@ from mlc.passes.quantize.dequantize.step import Dequantize
 from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.fp16 import Fp16
 from mlc.passes.quantize.int4 import Int4
+from mlc.passes.quantize.int8.int8 import Int8
 from mlc.passes.quantize.smooth import Smooth
 from mlc.passes.quantize.weight_only import Weights
 
@@ -34,6 +35,8 @@ PASSES: dict[str, Pass] = {
     "fp16": Fp16(),
     "int4": Int4(),
     "int4_symmetric": Int4(block=64, symmetric=True, scale="f32"),
+    "int8": Int8(),
+    "int8_static": Int8(mode="static", observer="minmax"),
     "prune": Prune(ratio=0.5),
     "prune_exact": Prune(),
     "smooth": Smooth(alpha=0.5),
@@ -59,7 +62,7 @@ def network() -> Module:
 
 def given(name: str) -> Context:
     """Samples for the pass that cannot do without."""
-    if name != "smooth":
+    if name not in ("smooth", "int8_static"):
         return Context()
     ids = np.random.default_rng(1).integers(0, 128, (32, 6))
     return Context(data=Samples({"ids": ids}), runner=OrtRunner())
@@ -69,7 +72,7 @@ def given(name: str) -> Context:
 def test_golden(name: str, update_golden: bool) -> None:
     made = PASSES[name](Int4()(network()) if name == "dequantize" else network(), given(name))
     # Which clip is best depends on the order of float sums, scales on the last bits of powers: no digests of those.
-    quantized, scaled = name.startswith(("int4", "weights", "dequantize")), name in ("smooth", "equalize")
+    quantized, scaled = name.startswith(("int4", "int8", "weights", "dequantize")), name in ("smooth", "equalize")
     text = print_module(made, digests=not quantized and not scaled)
     if scaled:
         text += "".join(f"\n{d.site}: {d.before} > {d.after}" for d in made.history[-1].done)

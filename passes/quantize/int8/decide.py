@@ -64,7 +64,8 @@ class _Decider:
         listed = list(candidates(self.module, self.ctx))
         self.skipped += [s for s in listed if isinstance(s, Skipped)]
         found = [c for c in listed if isinstance(c, Candidate)]
-        forms, refused = by_kernels(found, self.settings.mode, self.ctx)
+        total = sum(v.constant.nbytes for v in self.module.constants.values() if v.constant is not None)
+        forms, refused = by_kernels(found, self.settings.mode, self.ctx, total)
         self.skipped += refused
         found = [c for c in found if c.forms.keys() <= forms.keys()]
         if self.settings.mode == "auto":

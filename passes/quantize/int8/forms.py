@@ -10,16 +10,19 @@ from ..weights import Reader, is_notable
 from .sites import Candidate
 
 Forms = dict[Reader, Form]
+#: What a weight that is only stored must save: the error of a row that every sample reads adds up, and costs more than
+#: its bytes are worth.
+_LEAST_SHARE = 1e-4
 
 
-def by_kernels(found: Sequence[Candidate], mode: str, ctx: Context) -> tuple[Forms, list[Skipped]]:
+def by_kernels(found: Sequence[Candidate], mode: str, ctx: Context, total: int) -> tuple[Forms, list[Skipped]]:
     """The first form each reader has (mode auto), or the form of the mode; weights whose readers cannot all have one
-    are skipped. Static grids need data."""
+    are skipped. Static grids need data. `total` are the bytes of all weights."""
     forms: Forms = {}
     skipped: list[Skipped] = []
     for candidate in found:
         chosen = {r: _form(candidate, r, mode, ctx) for r in candidate.forms}
-        problems = _problems(candidate, chosen, mode)
+        problems = _problems(candidate, chosen, mode, total)
         if problems:
             skipped += problems
         else:
@@ -38,15 +41,16 @@ def next_form(possible: Sequence[Form], mode: str) -> Form:
     return possible[1] if mode == "auto" else "stored"
 
 
-def _problems(candidate: Candidate, chosen: dict[Reader, Form | None], mode: str) -> list[Skipped]:
+def _problems(candidate: Candidate, chosen: dict[Reader, Form | None], mode: str, total: int) -> list[Skipped]:
     """Why a weight keeps its floats, for every reader that a report should name."""
     weight = candidate.weight
     without = [r for r, form in chosen.items() if form is None]
     notable = [r for r in chosen if is_notable(weight, r)]
     if without:
         return [Skipped(r.site, *_without(candidate, r, without, mode)) for r in notable]
-    if all(form == "stored" for form in chosen.values()) and candidate.bytes_after >= candidate.constant.nbytes:
-        why = f"{candidate.constant.nbytes} bytes now, {candidate.bytes_after} in codes"
+    saved = candidate.constant.nbytes - candidate.bytes_after
+    if all(form == "stored" for form in chosen.values()) and saved <= _LEAST_SHARE * total:
+        why = f"to store it would save {max(saved, 0)} bytes, not {_LEAST_SHARE:.2%} of the weights"
         return [Skipped(r.site, SkipCode.TOO_SMALL, why) for r in notable]
     return []
 

@@ -16,6 +16,7 @@ from ....ir.ops.table import lookup
 from ....ir.quant_blocks import largest
 from ....ir.types import TensorType
 from ...base import Context, SkipCode, Skipped
+from ...linear import RECURRENT
 from ...ports import Form
 from ..weights import Reader, Weight, describe, float_weights, is_notable
 from .channels import channel_axis
@@ -64,7 +65,7 @@ def candidates(module: Module, ctx: Context) -> Iterator[Candidate | Skipped]:
 def _decide(module: Module, weight: Weight, ctx: Context) -> Iterator[Candidate | Skipped]:
     constant = weight.value.constant
     assert constant is not None
-    notable = [r for r in weight.readers if is_notable(weight, r)]
+    notable = [r for r in weight.readers if is_notable(weight, r) and not _is_bias(r)]
     axes = {r: channel_axis(r, constant.type.rank) for r in weight.readers}
     problems = {r: _reader_problem(r, axes[r], ctx) for r in weight.readers}
     problem = _weight_problem(constant) if notable and not any(problems.values()) else None
@@ -84,6 +85,11 @@ def _decide(module: Module, weight: Weight, ctx: Context) -> Iterator[Candidate 
         for reader in weight.readers:
             forms[reader], refusals[reader] = _forms(module, reader, constant, ctx)
         yield Candidate(weight, axis, forms, {r: why for r, why in refusals.items() if why})
+
+
+def _is_bias(reader: Reader) -> bool:
+    """Biases and states of recurrent layers are few numbers, whatever their rank."""
+    return reader.op.kind in RECURRENT and reader.slot > 2
 
 
 def _reader_problem(reader: Reader, axis: int | str, ctx: Context) -> _Problem | None:
