@@ -39,7 +39,7 @@ def slower_in_codes(
     flow = _Cut(target, dims, placement).graph(weighted)
     if not flow.has_node(_CODES) or not flow.has_node(_FLOATS):
         return set()
-    _, floats = networkx.minimum_cut(flow, _CODES, _FLOATS)
+    _, (_, floats) = networkx.minimum_cut(flow, _CODES, _FLOATS)
     return {node for node in floats if isinstance(node, Op)}
 
 
