@@ -376,6 +376,7 @@ def test_damage_is_measured_once_and_decides(monkeypatch: pytest.MonkeyPatch) ->
         ({"bits": 4, "saving": 0.5}, Code.CANNOT_HONOUR),
         ({"saving": 1.5, "bits": (4, 8)}, Code.OUT_OF_RANGE),
         ({"method": "magic"}, Code.OUT_OF_RANGE),
+        ({"compute": "floats", "accuracy_level": 1}, Code.CANNOT_HONOUR),
     ],
 )
 def test_options_are_checked(arguments: dict[str, Any], code: Code) -> None:

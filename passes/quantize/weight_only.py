@@ -77,6 +77,14 @@ class WeightOnly(Pass):
         "with data gptq, adaround, awq; auto: gptq for less than 8 bits if there is data, else grid",
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compute == "floats" and self.accuracy_level != type(self).accuracy_level:
+            raise errors.error(
+                Code.CANNOT_HONOUR, f"'{self.name}': accuracy_level with compute=floats",
+                help="it is the precision of products of codes: compute=codes",
+            )  # fmt: skip
+
     @property
     @abstractmethod
     def widths(self) -> tuple[int, ...]:
