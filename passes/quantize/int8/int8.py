@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ....ir.core import Module
+from ....ir.errors import Code, MlcError, error
 from ....ir.rewrite import Rewriter
 from ...base import LOSSY, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
-from ..refine.refine import SOLVERS, refine
+from ..refine.refine import refine
 from .codes import symmetric
 from .decide import Settings, decide
 from .emit import Emitter
@@ -35,6 +36,7 @@ from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate
 from .unfold import unfold
 
+_DAMAGE = 0.05
 _NO_DATA = "no calibration data: products find their ranges on the run, other weights are only stored in 8 bits"
 _NARROW = "weights use 7 bits where activations are codes: the target's products of 8 bits may saturate"
 
@@ -63,11 +65,11 @@ class Int8(Pass):
     rounding: str = option(
         "nearest",
         unit="name",
-        choices=("nearest", *SOLVERS),
+        choices=("nearest", "gptq", "adaround"),
         doc="how weights are rounded; with data: gptq (second order), adaround (learned)",
     )
     damage: float = option(
-        0.05,
+        _DAMAGE,
         unit="ratio",
         low=0,
         high=1,
@@ -75,12 +77,19 @@ class Int8(Pass):
     )
     per_channel: bool = option(True, unit="bool", doc="a scale for every output channel of a weight, not one for all")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode in ("dynamic", "stored") and self.observer != "auto":
+            raise _ignored("observer", f"ranges are not calibrated with mode={self.mode}", "mode=auto or static")
+        if self.mode != "auto" and self.damage != _DAMAGE:
+            raise _ignored("damage", f"mode={self.mode} says which form every op gets", "mode=auto")
+
     @property
     def learns(self) -> bool:
         return self.mode in ("auto", "static") or self.rounding != "nearest"
 
     def wants(self) -> frozenset[Need]:
-        learns = self.mode == "static" or self.rounding != "nearest"
+        learns = self.mode == "static" or self.rounding != "nearest" or self.observer != "auto"
         return frozenset({Need.DATA}) if learns else frozenset()
 
     def plan(self, module: Module, ctx: Context) -> Int8Plan:
@@ -123,6 +132,10 @@ class Int8(Pass):
             told = refine(rw, source, ctx, self.rounding, specs)
             done += [d for d in told if not d.after.startswith("kept")]
         return done
+
+
+def _ignored(option: str, why: str, use: str) -> MlcError:
+    return error(Code.CANNOT_HONOUR, f"'int8.{option}' would change nothing: {why}", help=f"use it with {use}")
 
 
 def _observed(found: Calibration) -> tuple[str, ...]:
