@@ -23,9 +23,9 @@ from .scaling import ScalingSite, axes_of, blocked, divide, scaling_sites
 from .smooth_samples import Seen, watch
 from .smooth_search import Search
 
-#: The share of the error, and of the energy of the product, that has to go. A Mul costs time; folded numbers cost
-#: nothing, but every choice fits the samples a little. Where nothing sticks out, 8 bits cost about 1e-4 of the energy.
-_WORTH = {"mul": (0.3, 1e-4), "folded": (0.05, 1e-5)}
+#: The share of the error, and of the energy of the product, that has to go. Folded numbers cost nothing, but every
+#: choice fits the samples a little. A Mul costs time: this amount, times its elements for every output of the product.
+_WORTH = {"mul": (0.3, 5e-4), "folded": (0.05, 1e-5)}
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,16 @@ class Smooth(Pass):
             return Skipped(site.name, *problem)
         before, best = Search(site, seen, ctx.target.weight_bits if ctx.target is not None else 8).best(self.alpha)
         kind: Literal["folded", "mul"] = "folded" if site.folded else "mul"
-        if why := self._hurts(kind, before, best.error):
+        if why := self._hurts(kind, before, best.error, 1.0 if site.folded else _elements_per_output(site)):
             return Skipped(site.name, SkipCode.HURTS, f"{why} ({best.name})")
         numbers = tuple(float(x) for x in best.numbers)
         readers = tuple(_name(r.op) for r in site.readers)
         return SmoothSite(site.name, readers, site.folded, best.name, _short(before), _short(best.error), numbers)
 
-    def _hurts(self, kind: Literal["folded", "mul"], before: float, after: float) -> str:
+    def _hurts(self, kind: Literal["folded", "mul"], before: float, after: float, price: float) -> str:
         """Why the best candidate is not worth it; empty if it is."""
         share, amount = (0.0, 0.0) if kind == "mul" and self.mul == "on" else _WORTH[kind]
-        if before - after > max(share * before, amount):
+        if before - after > max(share * before, amount * price):
             return ""
         told = f"error in 8 bits {before:.2g}, with the best numbers {after:.2g}"
         return told if kind == "folded" or self.mul == "on" else f"{told}: not worth a Mul"
@@ -146,6 +146,10 @@ class Smooth(Pass):
 
 
 _TIED = "nothing before it can take the division up"
+
+
+def _elements_per_output(site: ScalingSite) -> float:
+    return site.count / sum(r.shape[0] * r.shape[1] for r in site.readers)
 
 
 def _name(op: Op) -> str:
