@@ -87,77 +87,7 @@ def _table_zeros(zero: Array | None, scales: Array, bits: int) -> Array:
     return codes.reshape(scales.shape)
 
 
-def _stored(work: Work, op: Op) -> Why | None:
-    """Cast(codes) * scale, or (Cast(codes) - zero) * scale: codes that are widened when the model is loaded."""
-    for widened, scale in (op.operands[:2], op.operands[1::-1]):
-        parts = _cast_codes(widened)
-        numbers = parameter(scale)
-        if parts is None or numbers is None or scale is None:
-            continue
-        codes, zero = parts
-        constant = codes_behind(codes)
-        assert constant is not None
-        dtype = dtype_of(op.result)
-        payload = _broadcast(constant, numbers, zero, dtype) if dtype is not None else None
-        if payload is None:
-            return None
-        floats = work.rw.constant(Constant(payload.type, payload, constant.origin), float_name(codes))
-        work.report(op, f"{floats.type}", codes.name, f"{codes.type} behind a Cast")
-        work.rw.replace(op, [floats])
-        _reshape(work, floats)
-        return None
-    return None
-
-
-def _cast_codes(value: Value | None) -> tuple[Value, Array | None] | None:
-    """(constant codes, zero points) that a Cast, and perhaps a Sub, widens."""
-    if value is None or value.op is None:
-        return None
-    if value.op.kind == "Sub":
-        inner, zero = _cast_codes(value.op.operand(0)), parameter(value.op.operand(1))
-        return None if inner is None or inner[1] is not None or zero is None else (inner[0], zero)
-    codes = value.op.operand(0)
-    if value.op.kind != "Cast" or codes is None or codes_behind(codes) is None:
-        return None
-    kind = dtype_of(codes)
-    return (codes, None) if kind is not None and kind.is_integer and kind.bits <= 8 else None
-
-
-def _broadcast(codes: Constant, scale: Array, zero: Array | None, dtype: DType) -> DequantizedPayload | None:
-    """Codes times scales that broadcast to them along one axis, or along all but one (which holds the block)."""
-    shape = (1,) * (len(codes.shape) - scale.ndim) + scale.shape
-    if zero is not None:
-        if zero.size > 1 and (1,) * (len(codes.shape) - zero.ndim) + zero.shape != shape:
-            return None
-        if np.any(zero != np.rint(zero)) or np.abs(zero).max(initial=0) > 1 << 24:
-            return None
-        zero = np.broadcast_to(zero.astype(np.int32).reshape(-1), (scale.size,)) if zero.size == 1 else zero.reshape(-1)
-    if len(shape) != len(codes.shape) or any(s not in (1, n) for s, n in zip(shape, codes.shape)):
-        return None
-    several = [i for i, s in enumerate(shape) if s > 1]
-    single = [i for i, (s, n) in enumerate(zip(shape, codes.shape)) if s == 1 and n > 1]
-    if not several:
-        return DequantizedPayload(codes, scale.reshape(()), None if zero is None else zero.reshape(-1)[:1], dtype)
-    if len(several) == 1:
-        return DequantizedPayload(codes, scale.reshape(-1), zero, dtype, several[0])
-    if len(single) == 1:
-        return DequantizedPayload(codes, scale.reshape(shape), zero, dtype, single[0], codes.shape[single[0]])
-    return None
-
-
-def _reshape(work: Work, floats: Value) -> None:
-    """Blocks are an axis of their own there, which a Reshape joins again: done at once."""
-    constant = floats.constant
-    assert constant is not None
-    for op in floats.users:
-        found = getattr(op.result.type, "static_shape", None) if op.kind == "Reshape" else None
-        if found is not None and op.operand(0) is floats:
-            whole = work.rw.constant(viewed(constant, constant.dtype, found), f"{floats.name}_weight")
-            work.rw.replace(op, [whole])
-
-
 RULES: dict[str, Rule] = {
     f"{_MS}MatMulNBits": _matmul,
     f"{_MS}GatherBlockQuantized": _gather,
-    "Mul": _stored,
 }

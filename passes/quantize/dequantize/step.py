@@ -14,7 +14,7 @@ from typing import ClassVar
 from ....ir.core import Module
 from ....ir.rewrite import Rewriter
 from ...base import Context, Done, Effect, Pass, Plan, option
-from . import rules_blocks, rules_integer, rules_qdq, rules_qoperator, rules_recurrent
+from . import rules_blocks, rules_integer, rules_qdq, rules_qoperator, rules_recurrent, rules_stored
 from .work import Rule, Work
 
 RULES: dict[str, Rule] = {
@@ -23,6 +23,7 @@ RULES: dict[str, Rule] = {
     **rules_integer.RULES,
     **rules_blocks.RULES,
     **rules_recurrent.RULES,
+    **rules_stored.RULES,
 }
 
 
