@@ -836,6 +836,12 @@ def test_what_cannot_be_turned_back_says_why() -> None:
         zeros = net.const(np.zeros(3, np.int8))
         return [net.op("DequantizeLinear", [weight, scales, zeros], [tensor(F32, 6, 4)], {"axis": 1})]
 
+    def unknown(net: Net) -> list[Value]:
+        attrs = {"K": 32, "N": 4, "block_size": 16, "quant_type": 1}
+        operands = [net.input("x", F32, 2, 32), codes(net, 0, 64, kind=np.uint8), net.const(np.ones(8, np.float32))]
+        return [net.op(f"{MS}MatMulBnb4", operands, [tensor(F32, 2, 4)], attrs)]
+
+    assert refused(unknown) == (SkipCode.UNSUPPORTED, "there is no rule that turns MatMulBnb4 back")
     assert refused(scales_that_do_not_fit) == (SkipCode.UNSUPPORTED, "3 scales do not fit i8[6, 4] along axis 1")
     assert refused(computed_scale) == (SkipCode.NOT_CONSTANT, "its scale is computed")
     assert refused(other_scales)[1] == "DequantizeLinear wants codes"

@@ -249,7 +249,7 @@ class Work:
         found = []
         for op in self.rw.module.walk():
             why = self._borders.get(op) or self._why.get(op)
-            if why is None and (op in self._made or not lookup(op.kind).has(Trait.QUANTIZED)):
+            if why is None and (op in self._made or not _is_quantized(op)):
                 continue
             why = why or Why(SkipCode.UNSUPPORTED, f"there is no rule that turns {op.op_type} back")
             found.append(Skipped(op.name or op.kind, why.code, why.text, why.what_to_do))
@@ -264,6 +264,16 @@ def _live(graph: Graph) -> set[Op]:
             if any(not live.isdisjoint(v.users) for v in op.results):
                 live.add(op)
     return live
+
+
+def _is_quantized(op: Op) -> bool:
+    """Whether an operator works on codes; unknown ones of a runtime do if they read constants of narrow integers."""
+    row = lookup(op.kind)
+    if row.has(Trait.QUANTIZED):
+        return True
+    constants = (v.constant for v in op.operands if v is not None and v.constant is not None)
+    narrow = any(c.dtype.is_integer and c.dtype.bits <= 8 and c.elements > 1 for c in constants)
+    return narrow and bool(op.domain) and row.infer is None
 
 
 def _wanted(codes: Value, live: set[Op]) -> Why:
