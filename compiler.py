@@ -22,6 +22,7 @@ from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.ort import Session
+from .backends.probe import guessed_dims
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
@@ -182,7 +183,8 @@ class _Compilation:
             level=level,
             max_memory=options.max_memory,
         )
-        self.context = _context(source, self.target, self.data, self.eval, options, self.judge.binding)
+        dims = {**guessed_dims(source, options.dims), **self.judge.binding}
+        self.context = _context(source, self.target, self.data, self.eval, options, dims)
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         self._check_sizes()
@@ -192,7 +194,7 @@ class _Compilation:
         with artifact.staged(layout) as folder:
             self._tell_costs()
             emitted, lowered = self._emit(module, folder / layout.model_name)
-            self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.judge.binding)]
+            self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.context.dims)]
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))

@@ -70,6 +70,11 @@ def synthetic(
     )
 
 
+def guessed_dims(module: Module, dims: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that samples are tried with first: what costs are weighed by where no model is run."""
+    return next(_bindings(module, dims))
+
+
 def _runnable(
     module: Module, binding: Mapping[str, int], rng: np.random.Generator, run: Callable[[Feeds], object], nth: int
 ) -> Feeds:

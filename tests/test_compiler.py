@@ -190,7 +190,7 @@ def test_an_exact_recipe_that_changes_the_outputs_is_caught(tmp_path: Path, monk
 
 
 def test_check_levels(tmp_path: Path) -> None:
-    source = two_layers(tmp_path)
+    source = two_layers(tmp_path, width=2048)  # wide enough for blocks to be faster
     fast = mlc.compile(source, "int4", check="fast").report
     assert "cosine" not in fast["checks"]
     assert list(fast["checks"]["changed_operators"]) == ["com.microsoft::MatMulNBits"]
@@ -199,7 +199,7 @@ def test_check_levels(tmp_path: Path) -> None:
     assert none["checks"]["judged_on"] == "nothing"
     limited = mlc.compile(source, "int4", max_memory=1).report
     assert limited["checks"]["judged_on"] == "changed operators alone"
-    assert "too large to run" in limited["warnings"][0]
+    assert any("too large to run" in warning for warning in limited["warnings"])
 
 
 def test_plan_and_explain_do_no_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

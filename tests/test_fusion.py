@@ -19,6 +19,7 @@ from mlc.backends.report import terminal
 from mlc.backends.size_only import size_only
 from mlc.backends.targets import OrtTarget
 from mlc.compiler import compile as compile_model
+from mlc.compiler import plan as plan_model
 from mlc.ir.constants import Constant
 from mlc.ir.core import Ints, Module, Value
 from mlc.ir.dtypes import DType
@@ -233,3 +234,23 @@ def test_decisions_by_assumed_costs_are_worth_a_warning() -> None:
     found = compile_model(module, [Asks()])
     assert any("mlc calibrate" in w for w in found.report["warnings"])
     assert found.report["costs"] == OrtTarget(costs_from="assumed").costs.describe()
+
+
+def test_costs_are_weighed_at_the_same_sizes_whatever_is_checked() -> None:
+    """Without a run, symbolic sizes are those that samples are tried with first; sizes that are given hold."""
+    seen: list[dict[str, int]] = []
+
+    @dataclass(frozen=True)
+    class Listens(Asks):
+        def plan(self, module: Module, ctx: Context) -> Plan:
+            seen.append(dict(ctx.dims))
+            return Plan()
+
+    net = Net()
+    x = net.input("x", F32, "N", "T", 8)
+    module = net.done(net.op("MatMul", [x, net.const(floats(0, 8, 8))]))
+    for check in ("full", "none"):
+        compile_model(module, [Listens()], check=check)
+        compile_model(module, [Listens()], check=check, dims={"T": 7})
+    plan_model(module, [Listens()])
+    assert seen == [{"N": 1, "T": 64}, {"N": 1, "T": 7}] * 2 + [{"N": 1, "T": 64}]
