@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from mlc.ir.core import Module
 from mlc.ir.quant import QSpec, min_max
 from mlc.ir.rewrite import Rewriter
 from mlc.passes.base import Context
+from mlc.passes.quantize import smooth_search
 from mlc.passes.quantize.refine import bias as bias_module
 from mlc.passes.quantize.refine.adaround import Rows, Training, adaround
 from mlc.passes.quantize.refine.awq import ALPHAS, Judge, magnitudes, scales
 from mlc.passes.quantize.refine.bias import correct_biases
 from mlc.passes.quantize.refine.gptq import Settings, gptq, hessian_error
 from mlc.passes.quantize.scaling import axes_of, scaling_sites
+from mlc.passes.quantize.smooth import Smooth
 from mlc.passes.quantize.smooth_samples import watch
 from mlc.passes.quantize.weight_only import Weights
 
@@ -161,3 +164,37 @@ def test_a_mean_within_its_standard_error_is_left_alone() -> None:
             sure[real] += int(corrected)
     assert sure[True] == 200
     assert sure[False] < 0.3 * 200  # a mean above sqrt(2) standard errors is seen by chance in 16 %
+
+
+# -- SmoothQuant (Xiao et al., 2023) -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_weights_of_all_readers_decide(first: int) -> None:
+    """max|W_j| is that of every operator that shares the input, in whichever order they come."""
+    rng = np.random.default_rng(5)
+    rows = (rng.standard_normal((64, 6)) * [1, 30, 1, 2, 0.1, 1]).astype(np.float32)
+    matrices = [rng.standard_normal((6, 4)) * scale for scale in ([1, 1, 1, 1, 1, 9.0], [5, 0.1, 1, 1, 20, 1])]
+    net = Layers()
+    x = net.input("x", F32, "N", 6)
+    read = [net.op("MatMul", [x, net.const(matrices[i].astype(np.float32), f"w{i}")]) for i in (first, 1 - first)]
+    ctx = Context(data=Samples({"x": rows}), runner=OrtRunner())
+    (site,) = Smooth(alpha=0.3, mul="on").plan(net.done(*read), ctx).sites
+    wanted = np.abs(rows).max(0) ** 0.3 / np.maximum(*(np.abs(m).max(1) for m in matrices)) ** 0.7
+    np.testing.assert_allclose(site.numbers, wanted / np.exp(np.log(wanted).mean()), rtol=1e-5)
+
+
+def test_one_massive_token_does_not_decide() -> None:
+    """Errors are relative token by token: were one a million times as large, that would take away its own part only."""
+    rng = np.random.default_rng(6)
+    net = Layers()
+    x = net.input("x", F32, "N", 32)
+    module = net.done(net.op("MatMul", [x, net.weight(32, 16)]))
+    (site,) = scaling_sites(axes_of(module))
+    rows = {"x": rng.standard_normal((100, 32)).astype(np.float32)}
+    ((_, seen),) = watch(module, [site], Context(data=Samples(rows), runner=OrtRunner()))
+    judge = smooth_search._Judge.of(site, seen, site.readers[0], 8)
+    plain = judge.error(np.ones(32))
+    energy = judge.energy.copy()
+    energy[0] *= 1e6
+    assert 0.9 * plain < replace(judge, energy=energy).error(np.ones(32)) < plain
