@@ -30,7 +30,7 @@ from ...statistics import batch_size, runs, sources, stream
 
 Array = np.ndarray[Any, Any]
 #: Runs of both models, at most: in deep models several levels are corrected from the same run.
-RUNS = 32
+RUNS = 128
 _JUDGING = 32  # samples on which outputs are compared
 _LEAST = 1e-3  # of a channel's standard deviation: smaller means are left alone
 _CHANNELS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}

@@ -32,8 +32,9 @@ Array = np.ndarray[Any, Any]
 SOLVERS: dict[str, Callable[[Site, Options, np.random.Generator], Solver]] = {
     "gptq": GptqSolver,
     "adaround": AdaRoundSolver,
-    "clip": ClipSolver,
 }
+#: The second half of AWQ is of no use on grids that have to stay: no rounding to choose, but a step of methods.
+_EVERY = {**SOLVERS, "clip": ClipSolver}
 #: Runs of both models, at most: deep models refine several layers in a row from the same run.
 RUNS = 64
 
@@ -52,10 +53,10 @@ def refine(
     `sites` says which, and the grid of each (None: all). Needs `ctx.data` and `ctx.runner`. Every weight gets a line:
     its relative errors, or why it was kept. Errors: NO_DATA; CANNOT_HONOUR for an unknown method.
     """
-    make = SOLVERS.get(method)
+    make = _EVERY.get(method)
     if make is None:
         raise errors.error(
-            Code.CANNOT_HONOUR, f"there is no refinement called {method!r}", help=f"one of {', '.join(SOLVERS)}"
+            Code.CANNOT_HONOUR, f"there is no refinement called {method!r}", help=f"one of {', '.join(_EVERY)}"
         )
     found, skipped = refinable(rw.module, source, sites, ctx.max_memory)
     done = [Done(s.site, "rounded", f"kept: {s.why}") for s in skipped]
