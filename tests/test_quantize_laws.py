@@ -10,6 +10,7 @@ import pytest
 from kit.layers import F32, Layers
 from kit.samples import Samples
 
+from mlc.backends.onnx import to_proto
 from mlc.backends.runner import OrtRunner
 from mlc.ir.core import Module
 from mlc.ir.quant import QSpec, min_max
@@ -21,6 +22,8 @@ from mlc.passes.quantize.refine.adaround import Rows, Training, adaround
 from mlc.passes.quantize.refine.awq import ALPHAS, Judge, magnitudes, scales
 from mlc.passes.quantize.refine.bias import correct_biases
 from mlc.passes.quantize.refine.gptq import Settings, gptq, hessian_error
+from mlc.passes.quantize.refine.refine import refine
+from mlc.passes.quantize.refine.solvers import GptqSolver, Outcome
 from mlc.passes.quantize.scaling import axes_of, scaling_sites
 from mlc.passes.quantize.smooth import Smooth
 from mlc.passes.quantize.smooth_samples import watch
@@ -55,6 +58,23 @@ def test_in_eight_bits_second_order_rounding_is_about_to_nearest() -> None:
         ratios.append(off[0] / off[1])
     assert np.mean(ratios) < 1
     assert max(ratios) < 1.1
+
+
+def test_codes_that_would_be_worse_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a method finds: what is stored never has more error than before."""
+    module, rounded, ctx = layer()
+    plain = GptqSolver.solve
+
+    def worse(self: GptqSolver) -> Outcome:
+        found = plain(self)
+        codes = np.zeros_like(found.rounded.codes)
+        return replace(found, rounded=replace(found.rounded, codes=codes), after=2 * found.before)
+
+    before = to_proto(rounded).SerializeToString(deterministic=True)
+    monkeypatch.setattr(GptqSolver, "solve", worse)
+    (told,) = refine(Rewriter(rounded), module, ctx)
+    assert told.after.startswith("kept: gptq leaves error")
+    assert to_proto(rounded).SerializeToString(deterministic=True) == before
 
 
 # -- AdaRound (Nagel et al., 2020) -------------------------------------------------------------------------------------
@@ -174,7 +194,8 @@ def test_weights_of_all_readers_decide(first: int) -> None:
     """max|W_j| is that of every operator that shares the input, in whichever order they come."""
     rng = np.random.default_rng(5)
     rows = (rng.standard_normal((64, 6)) * [1, 30, 1, 2, 0.1, 1]).astype(np.float32)
-    matrices = [rng.standard_normal((6, 4)) * scale for scale in ([1, 1, 1, 1, 1, 9.0], [5, 0.1, 1, 1, 20, 1])]
+    sizes = [1.0, 1, 1, 1, 1, 9], [5, 0.1, 1, 1, 20, 1]
+    matrices = [rng.standard_normal((6, 4)) * np.array(size)[:, None] for size in sizes]
     net = Layers()
     x = net.input("x", F32, "N", 6)
     read = [net.op("MatMul", [x, net.const(matrices[i].astype(np.float32), f"w{i}")]) for i in (first, 1 - first)]
