@@ -62,8 +62,12 @@ def agree(reference: dict[str, np.ndarray], found: dict[str, np.ndarray], least:
 # -- every net ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["auto", "dynamic", "stored"])
-@pytest.mark.parametrize("name", NETS)
+_OTHERS = ("bert", "experts_top", "lstm", "gated", "captured", "unet", "tied", "transposed", "grouped")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "auto") for name in NETS), *((n, m) for n in _OTHERS for m in ("dynamic", "stored"))]
+)
 def test_artifacts_compute_what_the_codes_say(name: str, mode: str) -> None:
     module, feeds = NETS[name]()
     small = Int8(mode=mode)(module, context(feeds))

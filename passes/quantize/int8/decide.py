@@ -20,6 +20,7 @@ from .regions import slower_in_codes
 from .sites import Candidate, candidates
 
 _KEPT = "its 8-bit forms would do more damage to the outputs than the option 'damage' allows"
+_NO_GAIN = "codes would be neither faster nor smaller"
 _NOT_FINITE = "what it reads or makes is not finite, or was always empty, on the calibration data"
 
 
@@ -72,7 +73,7 @@ class _Decider:
             found = self._by_time(found, forms)
         placement, calibration = self._calibrated(found, forms, self.settings.observer)
         if self.settings.mode == "auto" and found and self.ctx.data is not None and self.ctx.runner is not None:
-            chosen = self._by_damage(found, forms, placement, calibration)
+            chosen = self._by_damage(found, placement, calibration)
             if chosen != forms:
                 forms, tried = chosen, calibration.tried
                 placement, calibration = self._calibrated(found, forms, calibration.observer)
@@ -133,9 +134,7 @@ class _Decider:
 
     # -- damage ------------------------------------------------------------------------------------------------
 
-    def _by_damage(
-        self, found: Sequence[Candidate], forms: Forms, placement: Placement, calibration: Calibration
-    ) -> Forms:
+    def _by_damage(self, found: Sequence[Candidate], placement: Placement, calibration: Calibration) -> Forms:
         """The fastest forms whose damage together is within what the options allow."""
         settings = self.settings
         covered = [replace(c, forms=self._covered(c)) for c in found]
@@ -149,7 +148,10 @@ class _Decider:
             per_channel=settings.per_channel,
         )
         self.notes += made.choice.notes
-        self.skipped += [Skipped(r.site, SkipCode.HURTS, _KEPT) for r in forms if r not in made.forms]
+        for candidate in found:
+            saves = candidate.bytes_after < candidate.constant.nbytes
+            code, why = (SkipCode.HURTS, _KEPT) if saves else (SkipCode.TOO_SMALL, _NO_GAIN)
+            self.skipped += [Skipped(r.site, code, why) for r in candidate.forms if r not in made.forms]
         return dict(made.forms)
 
     def _covered(self, candidate: Candidate) -> dict[Reader, tuple[Form, ...]]:

@@ -27,6 +27,7 @@ from ...base import LOSSY, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
 from ..refine.refine import refine
+from ..refine.solvers import Options
 from .codes import symmetric
 from .decide import Settings, decide
 from .emit import Emitter
@@ -129,7 +130,8 @@ class Int8(Pass):
         done = Emitter(rw, plan).run()
         if source is not None:
             specs = {w.constant: symmetric(w.bits, w.axis) for w in plan.weights}
-            told = refine(rw, source, ctx, self.rounding, specs)
+            # What clipped activations lack is no error of the weights: biases are left to `correct_bias`.
+            told = refine(rw, source, ctx, self.rounding, specs, Options(bias=False))
             done += [d for d in told if not d.after.startswith("kept")]
         return done
 
