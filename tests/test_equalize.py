@@ -94,6 +94,22 @@ def test_wherever_it_starts_it_ends_in_the_same_place(name):
         np.testing.assert_allclose(array(one, weight), array(two, weight), rtol=0.02, atol=1e-3)
 
 
+def test_heads_are_not_equalized_once_more_as_a_whole():
+    """Positions within every head say it all: queries against keys, values against the output."""
+    assert [m.cells.shape for m in meetings(axes_of(NETS["bert"]()[0]))] == [(4, 5), (4, 5)]
+
+
+def test_a_common_step_that_makes_it_worse_is_undone(monkeypatch):
+    module = rescaled(NETS["resnet20_conv"]()[0], 1.0)
+    wanted = Equalize()(module)
+    monkeypatch.setattr(Balance, "_coupling", lambda self: -0.2 * np.eye(len(self.meetings)))
+    found = Equalize()(module)
+    assert not any("not at rest" in note for note in report(found).notes)
+    for op in (m for m in wanted.graph.ops if m.kind == "Conv"):
+        weight = op.operands[1].name
+        np.testing.assert_allclose(array(found, weight), array(wanted, weight), rtol=0.05, atol=2e-3)
+
+
 def pair() -> tuple[Module, Feeds]:
     net = Layers()
     x, feeds = rows(net, 6)

@@ -106,7 +106,7 @@ def squared() -> tuple[Module, dict]:
     net = Layers()
     x, feeds = tokens(net, 6, 5)
     a, b = (net.op("MatMul", [x, net.weight(6, 8)]) for _ in range(2))
-    return net.done(net.op("MatMul", [net.op("Mul", [net.op("Mul", [a, b]), a]), net.weight(8, 3)])), feeds
+    return net.done(net.op("MatMul", [net.op("Mul", [net.op("Mul", [a, b]), b]), net.weight(8, 3)])), feeds
 
 
 def test_the_dividing_is_done_and_not_only_undone():

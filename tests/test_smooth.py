@@ -276,6 +276,27 @@ def test_samples_that_say_nothing(bad, why):
     assert why in skipped.why
 
 
+def test_samples_that_are_empty():
+    net = Layers()
+    x = net.input("x", F32, "N", "T", 16)
+    module = net.done(net.op("MatMul", [x, net.weight(16, 8)]))
+    (skipped,) = Smooth(mul="on").plan(module, given(np.zeros((3, 0, 16), np.float32))).skipped
+    assert skipped.code is SkipCode.NO_DATA
+
+
+def test_channels_that_are_silent_or_unread_are_not_scaled():
+    net = Layers()
+    x, feeds = rows(net, 8, 64)
+    w = net.draw(8, 4)
+    feeds["x"] *= np.array([0, 1, 30, 1, 1, 1, 2, 1], np.float32)
+    w[4] = 0
+    module = net.done(net.op("MatMul", [x, net.const(w)]))
+    for alpha in (0.0, 0.5, 1.0):
+        plan = Smooth(alpha=alpha, mul="on").plan(module, given(feeds["x"]))
+        assert all(site.numbers[0] == site.numbers[4] == 1 for site in plan.sites)
+    assert plan.sites
+
+
 def test_what_the_target_keeps_in_floats_is_skipped():
     class Floats(OrtTarget):
         def supports(self, op, form, **more):

@@ -167,8 +167,8 @@ class _Finder:
         self._through: dict[tuple[Value, int], list[Cells]] = defaultdict(list)
         for direction in self.axes.transformations.directions():
             cells = Cells.of(self.axes, direction)
-            for side, exponent in direction.sides.items():
-                if abs(exponent) == 1 and side[0].constant is None:
+            for side in direction.sides:
+                if side[0].constant is None:
                     self._through[side].append(cells)
 
     def add(self, linear: Linear) -> None:
@@ -226,7 +226,7 @@ def divide(rw: Rewriter, axes: Axes, site: ScalingSite, numbers: Array) -> None:
         return _divide_by_mul(rw, site, numbers)
     linear = site.readers[0]
     exponent = site.cells.direction.sides[linear.data, data_axis(linear)]
-    apply_scales(rw, axes, [Scale(site.cells, numbers**-exponent)])
+    apply_scales(rw, axes, [Scale(site.cells, numbers ** (-1 / exponent))])
 
 
 def _divide_by_mul(rw: Rewriter, site: ScalingSite, numbers: Array) -> None:
