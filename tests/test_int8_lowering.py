@@ -228,6 +228,13 @@ def test_plans_are_data_and_deterministic() -> None:
     assert first.to_json()["weights"][0]["readers"][0]["form"] in ("static", "stored")
 
 
+def test_lowered_artifacts_are_known_to_be_quantized() -> None:
+    module, feeds = NETS["lstm"]()
+    small = Int8(mode="stored")(module, context(feeds))
+    codes = {s.code for s in Int8().plan(legalize(small, TARGET).module, context(feeds)).skipped}
+    assert SkipCode.ALREADY in codes
+
+
 # -- real models -------------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from .channels import channel_axis
 OVERHEAD = 256
 #: Ops that the emitter can give 8-bit activations; the weight is operand 1, the data operand 0.
 _INTEGER = ("Conv", "MatMul", "Gemm")
+_ON_THE_WAY = ("Transpose", "Cast", "Identity", "Mul", "Sub", "Reshape")  # from codes to the operand of a reader
 _KEEP = "keep it, or store it with fp16"
 
 
@@ -169,6 +170,10 @@ def _already(module: Module) -> Iterator[Skipped]:
 
 
 def _is_dequantized(value: Value | None) -> bool:
-    while value is not None and value.op is not None and value.op.kind in ("Transpose", "Cast", "Identity"):
-        value = value.op.operand(0)
+    """Whether a value is made from codes in constants: by a DequantizeLinear, or widened as lowered files do it."""
+    while value is not None and value.op is not None and value.op.kind in _ON_THE_WAY:
+        source = value.op.operand(0)
+        if value.op.kind == "Cast" and source is not None and source.constant is not None:
+            return source.constant.dtype.is_integer
+        value = source
     return value is not None and value.op is not None and value.op.kind == "DequantizeLinear"
