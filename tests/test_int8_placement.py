@@ -17,6 +17,8 @@ from mlc.ir.core import Module, Op, Value
 from mlc.passes.base import Context
 from mlc.passes.ports import Form
 from mlc.passes.quantize.int8.glue import Head
+from mlc.passes.quantize.int8.grids import Range, join
+from mlc.passes.quantize.int8.grids import grids as grids_of
 from mlc.passes.quantize.int8.int8 import Int8
 from mlc.passes.quantize.int8.placement import Placement, place
 from mlc.passes.quantize.int8.regions import slower_in_codes
@@ -133,6 +135,17 @@ def test_a_clamp_that_does_not_start_at_zero_stays(low: float | None) -> None:
     bounds = [None if low is None else net.const(np.float32(low)), net.const(np.float32(2))]
     net.done(net.op("Clip", [net.conv(x, 3, 8), *bounds]))
     assert not Head.of(next(iter(net.graph.ops))).absorbed
+
+
+def test_a_grid_never_reaches_beyond_the_clamp_that_it_replaces() -> None:
+    """Observers interpolate and average: what they say may lie beyond what a Clip lets through."""
+    net = Layers()
+    x, _ = image(net)
+    clipped = net.op("Clip", [net.conv(x, 3, 8), net.const(np.float32(0)), net.const(np.float32(6))])
+    placement = placed(net.done(net.conv(clipped, 8, 4)))
+    ranges = [join([Range(-0.1, 7.5)], c.bound) for c in placement.classes]
+    found = {g.value: g for g in grids_of(placement, ranges)}[clipped.name]
+    assert (found.zero, found.scale) == (0, pytest.approx(6 / 255))
 
 
 def swish(net: Layers, x: Value, kind: str) -> Value:

@@ -69,7 +69,7 @@ def _observe(
     def cover(name: str, members: GridClass) -> Range:
         results = [found[requests[name, v.name]] for v in members.sources]
         ends = [OBSERVERS[name].bounds(result, ACTIVATIONS) for result in results]
-        return _join([Range(float(low), float(high)) for low, high in ends], members.bound)
+        return join([Range(float(low), float(high)) for low, high in ends], members.bound)
 
     return {name: tuple(cover(name, c) for c in classes) for name in names}
 
@@ -87,7 +87,8 @@ def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid
     return [g for g in grids(placement, ranges) if g.value in read]
 
 
-def _join(parts: Sequence[Range], bound: float | None) -> Range:
+def join(parts: Sequence[Range], bound: float | None) -> Range:
+    """The range of a class: all of its sources, within the clamp that its grid replaces."""
     low, high = min(p.low for p in parts), max(p.high for p in parts)
     return Range(low, high) if bound is None else Range(0.0 if low == low else low, min(high, bound))
 
