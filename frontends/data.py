@@ -168,8 +168,10 @@ def load_npz(
         ) from cause
     members = _match(str(path), headers, inputs, labels)
     counts = {m.key: m.shape[0] for m in members}
-    if len(set(counts.values())) != 1 or not min(counts.values()):
+    if len(set(counts.values())) != 1:
         raise errors.error(Code.BAD_DATA, f"the arrays of {str(path)!r} differ in their number of samples: {counts}")
+    if not min(counts.values()):
+        raise errors.error(Code.BAD_DATA, f"{str(path)!r} holds no samples: axis 0 counts them, and is 0")
     if padding is not None:
         padding.check({m.feeds: m.whole for m in members if m.feeds})
     return NpzData(file, members, labels, take, padding=padding)
@@ -219,6 +221,13 @@ def _member(path: str, key: str, dtype: np.dtype[Any], shape: tuple[int, ...], n
     for axis, (want, have) in enumerate(zip(wanted, got), start=0 if whole else 1):
         if isinstance(want, int) and want != have:
             raise errors.error(Code.BAD_DATA, f"input {name!r} wants {want} on axis {axis}, not {have}", where=where)
+    if not whole and isinstance(type.shape[0], int) and type.shape[0] != 1:
+        raise errors.error(
+            Code.BAD_DATA,
+            f"input {name!r} is {type}: one run takes {type.shape[0]} on axis 0, and a slice of the array holds 1",
+            where=where,
+            help=f"give whole inputs, one axis more: [runs, {', '.join(map(str, type.shape))}]",
+        )
     return Member(key, dtype, shape, name, whole)
 
 

@@ -64,6 +64,11 @@ class CrossMoments:
         self._x, self._t, self._tt = np.zeros((groups, depth)), np.zeros((groups, outputs)), np.zeros((groups, outputs))
 
     @property
+    def usable(self) -> bool:
+        """Whether there are rows, and all moments are finite."""
+        return self.count > 0 and all(bool(np.isfinite(m).all()) for m in (self._xx, self._xt, self._tt))
+
+    @property
     def mean_x(self) -> Array:
         assert self._shift_x is not None, "no rows were seen"
         return np.asarray(self._shift_x[:, 0] + self._x / self.count, np.float64)

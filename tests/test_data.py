@@ -79,7 +79,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         ({"x": np.zeros((2, 3, 4))}, "wants float32, not float64"),
         ({"x": np.zeros((2, 3), np.float32)}, "the array has shape [2, 3]"),
         ({"x": np.zeros((2, 5, 4), np.float32)}, "wants 3 on axis 1, not 5"),
-        ({"x": np.zeros((0, 3, 4), np.float32)}, "number of samples"),
+        ({"x": np.zeros((0, 3, 4), np.float32)}, "holds no samples"),
         ({"x": np.array([object()])}, "not a readable .npz"),
         ({"x": np.asfortranarray(np.zeros((2, 3, 4), np.float32))}, "column-major"),
     ],
@@ -88,6 +88,15 @@ def test_mistakes_in_the_data(tmp_path: Path, arrays: dict[str, Any], message: s
     with pytest.raises(MlcError) as caught:
         load_npz(archive(tmp_path, **arrays), IMAGE)
     assert message in str(caught.value)
+
+
+def test_models_of_a_fixed_batch_take_whole_inputs(tmp_path: Path) -> None:
+    types = {"x": tensor(DType.F32, 4, 3)}
+    with pytest.raises(MlcError, match=r"one run takes 4 on axis 0") as caught:
+        load_npz(archive(tmp_path, x=np.zeros((8, 3), np.float32)), types)
+    assert "[runs, 4, 3]" in str(caught.value)
+    whole = load_npz(archive(tmp_path, x=np.zeros((2, 4, 3), np.float32)), types)
+    assert [b.inputs["x"].shape for b in whole.batches(8)] == [(4, 3)] * 2
 
 
 def test_nan_is_refused_naming_the_sample(tmp_path: Path) -> None:

@@ -225,3 +225,16 @@ def test_what_cannot_be_asked_for() -> None:
     with pytest.raises(MlcError) as caught:
         refined(quantized, module, Context())
     assert caught.value.diagnostics[0].code is Code.NO_DATA
+
+
+@pytest.mark.parametrize("method", refining.SOLVERS)
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_what_sees_inf_is_kept_and_told(method: str, bad: float) -> None:
+    module, samples = mlp(), inputs(60)
+    samples["x"][7, 3] = bad
+    ctx = Context(data=Samples(samples), runner=OrtRunner())
+    quantized = rounded(module)
+    twin, done = refined(quantized, module, ctx, method, options=QUICK)
+    assert len(done) == 3
+    assert all("not finite" in d.after for d in done)
+    assert all(v.constant.same(quantized.constants[n].constant) for n, v in twin.constants.items())

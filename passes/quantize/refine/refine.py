@@ -35,6 +35,7 @@ SOLVERS: dict[str, Callable[[Site, Options, np.random.Generator], Solver]] = {
 }
 #: The second half of AWQ is of no use on grids that have to stay: no rounding to choose, but a step of methods.
 _EVERY = {**SOLVERS, "clip": ClipSolver}
+_UNUSABLE = "no sample reaches it, or what it reads or makes is not finite on the calibration data"
 #: Runs of both models, at most: deep models refine several layers in a row from the same run.
 RUNS = 64
 
@@ -62,9 +63,13 @@ def refine(
     done = [Done(s.site, "rounded", f"kept: {s.why}") for s in skipped]
     for group in _groups(found, ctx.max_memory):
         solvers = [make(site, options or Options(), ctx.rng(method, site.name)) for site in group]
-        _stream(rw.module, source, group, solvers, ctx)
+        with np.errstate(invalid="ignore", over="ignore"):  # Inf in the data: who sees it is kept
+            _stream(rw.module, source, group, solvers, ctx)
         for site, solver in zip(group, solvers):
-            done.append(_store(rw, site, solver.solve(), method))
+            if solver.usable:
+                done.append(_store(rw, site, solver.solve(), method))
+            else:
+                done.append(Done(site.name, "rounded", f"kept: {_UNUSABLE}"))
     return done
 
 

@@ -46,6 +46,10 @@ class Solver(Protocol):
     def update(self, x: Array, t: Array) -> None:
         """Rows x [groups, n, depth] with targets t [groups, n, outputs]."""
 
+    @property
+    def usable(self) -> bool:
+        """Whether there were rows, and all of them finite."""
+
     def solve(self) -> Outcome: ...
 
 
@@ -81,6 +85,10 @@ class GptqSolver:
     def update(self, x: Array, t: Array) -> None:
         self._moments.update(x, t)
 
+    @property
+    def usable(self) -> bool:
+        return self._moments.usable
+
     def solve(self) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
         bias = options.bias and site.has_bias
@@ -104,6 +112,10 @@ class ClipSolver:
 
     def update(self, x: Array, t: Array) -> None:
         self._moments.update(x, t)
+
+    @property
+    def usable(self) -> bool:
+        return self._moments.usable
 
     def solve(self) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
@@ -129,6 +141,11 @@ class AdaRoundSolver:
 
     def update(self, x: Array, t: Array) -> None:
         self._sample.update(x, t)
+
+    @property
+    def usable(self) -> bool:
+        x, t = self._sample.x, self._sample.t
+        return x.shape[1] > 0 and bool(np.isfinite(x).all() and np.isfinite(t).all())
 
     def solve(self) -> Outcome:
         site, options = self._site, self._options
