@@ -527,15 +527,15 @@ def test_codes_that_move_along_the_axis_of_their_scales() -> None:
 def test_sums_that_are_read_otherwise(wrong: str) -> None:
     """With another zero point than the codes were made with; with factors that are not one for each output."""
     net = Net()
-    x = net.input("x", F32, 4, 6)
+    x = net.input("x", F32, 5, 6)
     parts = net.node("DynamicQuantizeLinear", [x], None, count=3).results
     zero = u8(net, 3) if wrong == "zero" else parts[2]
-    scale = net.const(rng(3).uniform(0.001, 0.01, (4, 1) if wrong == "place" else ()).astype(np.float32))
+    scale = net.const(rng(3).uniform(0.001, 0.01, (5, 1) if wrong == "place" else ()).astype(np.float32))
     total = net.op("Cast", [net.op("MatMulInteger", [parts[0], codes(net, 1, 6, 5), zero])], attrs={"to": 1})
     module = net.done(net.op("Mul", [total, net.op("Mul", [parts[1], scale])]))
     floats = Dequantize()(module)
     assert "MatMulInteger" in left(floats)
-    feeds = {"x": rng(5).normal(size=(4, 6)).astype(np.float32)}
+    feeds = {"x": rng(5).normal(size=(5, 6)).astype(np.float32)}
     np.testing.assert_allclose(*(only(Session(m).run(feeds)) for m in (module, floats)), atol=1e-6)
 
 
@@ -637,7 +637,8 @@ def test_zero_points_that_are_no_codes(kind: type) -> None:
     net = Net()
     x = net.input("x", F32, 3, 8)
     values = rng(1).integers(-7, 7, (8, 5)).astype(kind)
-    wide = net.op("Sub", [net.op("Cast", [net.const(values)], attrs={"to": 1}), scalar(net, 0.3)])
+    zero = 3 if kind is np.int64 else 0.3
+    wide = net.op("Sub", [net.op("Cast", [net.const(values)], attrs={"to": 1}), scalar(net, zero)])
     module = net.done(net.op("MatMul", [x, net.op("Mul", [wide, scalar(net, 0.1)])]))
     floats = Dequantize()(module)
     if kind is np.int64:

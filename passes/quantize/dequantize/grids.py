@@ -121,7 +121,7 @@ def _equal(a: Value | None, b: Value | None) -> bool:
         return False
     if x.size == 1 or y.size == 1:
         return bool(np.all(x.astype(np.float64) == y.astype(np.float64)))
-    return x.shape == y.shape and bool(np.array_equal(x.astype(np.float64), y.astype(np.float64)))
+    return bool(np.array_equal(x.astype(np.float64), y.astype(np.float64)))
 
 
 def limits(dtype: DType) -> tuple[float, float]:

@@ -243,7 +243,6 @@ class Work:
             assert again.op is not None
             self._borders[again.op] = _wanted(codes, live)
             self.rw.replace_uses(codes, again)
-            live.discard(op)
 
     def _left(self) -> list[Skipped]:
         found = []
