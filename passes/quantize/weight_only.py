@@ -53,7 +53,7 @@ class WeightOnly(Pass):
     """What all weight-only steps share: options, the choice of sites, and their emission."""
 
     effect: ClassVar[Effect] = LOSSY
-    after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize", "smooth")
 
     block: int = option(32, unit="int", choices=(0, *BLOCKS), doc=BLOCK_DOC)
     embedding_block: int = option(128, unit="int", choices=BLOCKS, doc="the same, for embedding tables")

@@ -48,7 +48,7 @@ class Int8(Pass):
 
     name: ClassVar[str] = "int8"
     effect: ClassVar[Effect] = LOSSY
-    after: ClassVar[tuple[str, ...]] = ("simplify", "prune")
+    after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize", "smooth")
 
     mode: str = option(
         "auto",
