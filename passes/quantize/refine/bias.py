@@ -7,7 +7,8 @@ quantized model's earlier biases are corrected already (Nagel, van Baalen, Blank
 Through Weight Equalization and Bias Correction", 2019, the empirical form). Two things keep it from hurting. A channel
 is corrected when its mean error is above noise: the squared mean is more than twice its squared standard error over
 samples, so that the error on other samples is expected to fall, and above 1e-3 of the channel's deviation. And a level
-of operators keeps its corrections only if the outputs of the whole model come closer.
+of operators keeps its corrections only if the outputs of the whole model come closer. Sweeps go on until one finds
+nothing, so that a second correction has nothing to do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from ...statistics import batch_size, runs, sources, stream
 Array = np.ndarray[Any, Any]
 #: Runs of both models, at most: in deep models several levels are corrected from the same run.
 RUNS = 128
+#: Sweeps over the model, at most: a correction that did not pay may pay when later ones are there.
+SWEEPS = 4
 _JUDGING = 32  # samples on which outputs are compared
 _LEAST = 1e-3  # of a channel's standard deviation: smaller means are left alone
 _CHANNELS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
@@ -117,8 +120,28 @@ def correct_biases(
     if not sites:
         return []
     judge = _Judge(source, ctx)
+    told: dict[BiasSite, Done] = {}
+    for _ in range(SWEEPS):
+        found = dict(_sweep(rw, source, ctx, sites, judge))
+        moved = [site for site, done in found.items() if not done.after.startswith("kept")]
+        for site, done in found.items():
+            before = told.get(site)
+            if before is None or site in moved:
+                told[site] = done if before is None or before.after.startswith("kept") else _joined(before, done)
+        if not moved:
+            break
+    return list(told.values())
+
+
+def _joined(first: Done, last: Done) -> Done:
+    return Done(first.site, first.before, last.after)
+
+
+def _sweep(
+    rw: Rewriter, source: Module, ctx: Context, sites: Sequence[BiasSite], judge: _Judge
+) -> Iterator[tuple[BiasSite, Done]]:
+    """All levels once, front to back."""
     least = judge.error(rw.module)
-    done: list[Done] = []
     for group in _groups(sites):
         found = _measure(group, rw.module, source, ctx)
         deltas = [moments.correction() for moments in found]
@@ -131,8 +154,7 @@ def correct_biases(
             _add(rw, [s.op for s in group], deltas)
             least = error
         for site, moments, delta in zip(group, found, deltas):
-            done.append(_told(site, moments, delta, better))
-    return done
+            yield site, _told(site, moments, delta, better)
 
 
 def _groups(sites: Sequence[BiasSite]) -> Iterator[list[BiasSite]]:

@@ -2,9 +2,10 @@
 
 Weights are taken front to back. What a weight sees, x', comes from the quantized model, whose earlier weights are
 refined already; what its operator should yield, t = W x, from the float model (recipes of GPTQ and AdaRound; fitting
-to the inputs of the compressed model is He, Zhang, Sun, "Channel Pruning", 2017). Both models stream over the same
-samples, weights that do not depend on each other share a run, and of long streams a random part of the rows is used
-(passes/budget.py): memory is that of the moments.
+to the inputs of the compressed model is He, Zhang, Sun, "Channel Pruning", 2017). Where activations are codes, t is
+W x': grids clip what is rare, and weights that make up for that on the samples where it happens are worse on all
+others. Both models stream over the same samples, weights that do not depend on each other share a run, and of long
+streams a random part of the rows is used (passes/budget.py): memory is that of the moments.
 """
 
 from __future__ import annotations
@@ -85,26 +86,23 @@ def _groups(sites: Sequence[Site], memory: int | None) -> Iterator[list[Site]]:
 def _stream(module: Module, source: Module, sites: Sequence[Site], solvers: Sequence[Solver], ctx: Context) -> None:
     """Show every solver the rows of its readers."""
     samples, runner = sources(ctx)
-    readers: list[tuple[Reader, Solver, Array]] = []
+    readers: list[tuple[Reader, Solver, Array, bool]] = []
     for site, solver in zip(sites, solvers):
         turned = np.swapaxes(site.float_matrix(), 1, 2)
-        readers += [(reader, solver, turned) for reader in site.readers]
-    models = [
-        runner.prepare(model, tuple(dict.fromkeys(names)))
-        for model, names in (
-            (module, [r.linear.data.name for r, _, _ in readers]),
-            (source, [r.whole.data.name for r, _, _ in readers]),
-        )
-    ]
+        readers += [(reader, solver, turned, site.fixed) for reader in site.readers]
+    own = tuple(dict.fromkeys(r.linear.data.name for r, *_ in readers))
+    theirs = tuple(dict.fromkeys(r.whole.data.name for r, _, _, fixed in readers if not fixed))
+    models = [runner.prepare(model, taps) for model, taps in ((module, own), (source, theirs)) if taps]
     rng = ctx.rng("refine", *(s.name for s in sites))
     batch = min(batch_size(module), batch_size(source))
-    for got, wanted in stream(samples, batch, models, ctx.progress):
-        for reader, solver, turned in readers:
+    for got, *wanted in stream(samples, batch, models, ctx.progress):
+        for reader, solver, turned, fixed in readers:
             data = got[reader.linear.data.name]
             wish = rows_per_sample(turned.shape[1], len(samples)) * batch
             picked = pick(rng, reader.linear.count(data), wish)
-            before = reader.whole.rows(wanted[reader.whole.data.name], picked).astype(np.float32, copy=False)
-            solver.update(reader.linear.rows(data, picked), before @ turned)
+            rows = reader.linear.rows(data, picked)
+            before = rows if fixed else reader.whole.rows(wanted[0][reader.whole.data.name], picked)
+            solver.update(rows, before.astype(np.float32, copy=False) @ turned)
 
 
 def _store(rw: Rewriter, site: Site, outcome: Outcome, method: str) -> Done:

@@ -1,6 +1,6 @@
 """What one weight is refined by: an object that takes rows while data streams and then says the new codes.
 
-A row is what the operator reads in the quantized model, x, and what its product is in the float model, t. All methods
+A row is what the operator reads in the quantized model, x, and what its product should be, t. All methods
 look for codes on the grids that the site allows, with
 
     E |t - Q x - b|^2  as small as possible, relative to Var(t).
@@ -58,7 +58,7 @@ class Options:
     """How refinement works.
 
     `least_squares` fits the weight to the inputs that the quantized model gives it before it is rounded (None: unless
-    its inputs are codes, whose noise such a fit takes for signal). `bias` lets the mean of what is left move into the
+    its inputs are codes: then targets are products of them). `bias` lets the mean of what is left move into the
     bias where there is one. `order` and `damping` are those of GPTQ; `clips` what searches of grids try; `training` is
     how AdaRound learns.
     """
