@@ -38,7 +38,7 @@ SOLVERS: dict[str, Callable[[Site, Options, np.random.Generator], Solver]] = {
 _EVERY = {**SOLVERS, "clip": ClipSolver}
 _UNUSABLE = "no sample reaches it, or what it reads or makes is not finite on the calibration data"
 #: Runs of both models, at most: deep models refine several layers in a row from the same run.
-RUNS = 64
+RUNS = 32
 
 
 def refine(
