@@ -20,7 +20,7 @@ from ....ir.quant import dequantize
 from ....ir.types import TensorType
 from ...base import Context
 from ...ports import Array, Form
-from ..choice import Choice, Option, choose
+from ..choice import ASSUMED, Choice, Option, choose
 from ..probe import Probe, affordable
 from ..weights import Reader
 from .codes import quantize_channels, symmetric
@@ -91,8 +91,11 @@ class _Work:
         return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
 
     def _option(self, candidate: Candidate, forms: Forms) -> Option:
-        form: Form = next(iter(dict.fromkeys(forms.values())), "float")
-        seconds = [self._seconds(r.op, forms.get(r, "float"), candidate.forms[r]) for r in candidate.forms]
+        form: Form = min(forms.values(), key=ASSUMED.__getitem__, default="float")  # a table may be a matrix as well
+        timed = [
+            r for r, possible in candidate.forms.items() if possible != ("stored",)
+        ]  # the others are floats when run
+        seconds = [self._seconds(r.op, forms.get(r, "float"), candidate.forms[r]) for r in timed or candidate.forms]
         known = [s for s in seconds if s is not None]
         nbytes = candidate.bytes_after if forms else candidate.constant.nbytes
         return Option(form, sum(known) if len(known) == len(seconds) else None, nbytes)
