@@ -4,6 +4,7 @@
     y = Cast(MatMulInteger(codes, W, z_x, z_w)) * (s_x * s_w)          becomes  y = MatMul(x, (W - z_w) * s_w)
 
 The scale of the weight is no operand: it is what is left of the factors when those of the activations are taken out.
+A bias may be added to the sums, b / (s_x s_w) rounded on the run: it becomes b.
 """
 
 from __future__ import annotations
@@ -19,23 +20,29 @@ from ...base import SkipCode
 from .grids import Array, Grid, codes_behind, dtype_of, parameter
 from .work import Real, Rule, Why, Work
 
+_ROUNDING = frozenset({"Reshape", "Unsqueeze", "Cast", "Floor", "Round"})
 _LONGEST = 3  # multiplications behind a sum that are looked at
 
 
 @dataclass
 class _Chain:
-    """The Cast and the multiplications behind a sum of products: their last operator, and all factors."""
+    """The Cast and the multiplications behind a sum of products: their last operator, all factors, and what was added
+    to the sums."""
 
     end: Op
     factors: list[Value] = field(default_factory=list)
+    added: Value | None = None
 
 
 def _links(op: Op) -> Iterator[_Chain]:
     """The Cast behind an operator, then one multiplication more each time; as long as nothing else reads them."""
-    cast = _only_user(op.results[0])
+    cast, added = _only_user(op.results[0]), None
+    if cast is not None and cast.kind == "Add":
+        added = next(v for v in cast.operands if v is not op.results[0])
+        cast = _only_user(cast.result)
     if cast is None or cast.kind != "Cast":
         return
-    chain = _Chain(cast)
+    chain = _Chain(cast, added=added)
     yield chain
     for _ in range(_LONGEST):
         following = _only_user(chain.end.result)
@@ -43,7 +50,7 @@ def _links(op: Op) -> Iterator[_Chain]:
             return
         other = next(v for v in following.operands if v is not chain.end.result)
         assert other is not None
-        chain = _Chain(following, [*chain.factors, *_expanded(other)])
+        chain = _Chain(following, [*chain.factors, *_expanded(other)], added)
         yield chain
 
 
@@ -79,8 +86,11 @@ def _integer(work: Work, op: Op) -> Why | None:
         if isinstance(weight, Why):
             return weight
         operands.append(weight)
+    bias = _bias(chain)
+    if bias is None and chain.added is not None:
+        return Why(SkipCode.NOT_FOLLOWED, "what is added to its sums is not followed")
     kind = op.op_type.removesuffix("Integer")
-    made = work.new(kind, operands, chain.end, op.attrs)
+    made = _with_bias(work, op, kind, operands, bias, chain.end)
     work.report(op, kind)
     work.rw.replace(chain.end, [work.cast(made, dtype_of(chain.end.result), chain.end)])
     return None
@@ -134,6 +144,43 @@ def _product(arrays: list[Array]) -> Array:
     for array in arrays:
         total = total * array.astype(np.float32)
     return total if len(arrays) != 1 else arrays[0].astype(np.float32)
+
+
+def _bias(chain: _Chain) -> Array | None:
+    """The numbers that were divided by the factors, rounded and added to the sums, in the shape in which they were."""
+    value = chain.added
+    shape = value.type.static_shape if value is not None and isinstance(value.type, TensorType) else None
+    while value is not None and value.op is not None and value.op.kind in _ROUNDING:
+        value = value.op.operand(0)
+    quotient = value.op if value is not None else None
+    if quotient is None or quotient.kind != "Div" or shape is None:
+        return None
+    numbers, divisor = parameter(quotient.operand(0)), quotient.operand(1)
+    if numbers is None or divisor is None or not _same_factors(_expanded(divisor), chain.factors):
+        return None
+    return numbers.reshape(shape)
+
+
+def _same_factors(some: list[Value], others: list[Value]) -> bool:
+    rest = list(others)
+    for value in some:
+        index = next((i for i, v in enumerate(rest) if Grid(v).same(Grid(value))), None)
+        if index is None:
+            return False
+        del rest[index]
+    return not rest
+
+
+def _with_bias(work: Work, op: Op, kind: str, operands: list[Value | None], bias: Array | None, before: Op) -> Value:
+    """The product and its bias: one of a number per channel is an operand of Conv."""
+    if bias is None:
+        return work.new(kind, operands, before, op.attrs)
+    dtype = dtype_of(before.result)
+    assert dtype is not None
+    name = f"{op.results[0].name}_bias"
+    if kind == "Conv" and bias.shape[1:2] == (bias.size,):
+        return work.new(kind, [*operands, work.number(bias.reshape(-1), dtype, name)], before, op.attrs)
+    return work.new("Add", [work.new(kind, operands, before, op.attrs), work.number(bias, dtype, name)], before)
 
 
 def _weight(work: Work, op: Op, slot: int, scale: Array) -> Value | Why:
