@@ -430,7 +430,6 @@ def _context(
         target=target,
         data=data,
         eval=judges,
-        source=source,
         stats=stats,
         runner=runner,
         seed=options.seed,

@@ -44,10 +44,12 @@ class Effect:
     lossy: bool  # False: outputs stay equal within float rounding
     may_grow: bool = False  # the file may become larger
     changes_io: bool = False  # inputs or outputs may change their type
+    rounds: bool = False  # numbers are stored in fewer bits, and stand for the same values
 
 
 EXACT = Effect(lossy=False)
 LOSSY = Effect(lossy=True)
+ROUNDING = Effect(lossy=True, rounds=True)
 
 
 class SkipCode(enum.Enum):
@@ -159,7 +161,7 @@ class Context:
     target: Target | None = None  # None: any runtime that reads standard ONNX
     data: Data | None = None  # calibrates and trains; never judges
     eval: Data | None = None  # judges; never calibrates
-    source: Module | None = None  # the model as it came, before the first step
+    source: Module | None = None  # the model before anything was rounded: what rounding did is seen against it
     loss: str = "auto"  # auto: cross-entropy with labels, else relative MSE against the input model
     scope: Scope = EVERYWHERE
     stats: Statistics | None = None

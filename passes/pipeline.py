@@ -60,6 +60,8 @@ def run(
         for watcher in watchers:
             watcher.before(index, step, module)
         scope = ctx.scope if step.scope is None else step.scope(module)
+        if step.action.effect.rounds and ctx.source is None:
+            ctx = replace(ctx, source=module.clone())  # constants are shared
         report = run_in_place(step.action, module, replace(ctx, step=index, scope=scope))
         module.history.append(report)
         reports.append(report)

@@ -17,9 +17,12 @@ from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.verify import verify
-from mlc.passes.base import Context
+from mlc.passes.base import Context, Pass
 from mlc.passes.bias import add_bias, has_bias_place
+from mlc.passes.pipeline import PlannedStep
+from mlc.passes.pipeline import run as run_steps
 from mlc.passes.quantize.correct_bias import CorrectBias
+from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.int8.int8 import Int8
 from mlc.passes.quantize.refine import bias as module
 from mlc.passes.quantize.refine.bias import correct_biases
@@ -162,7 +165,7 @@ def test_sites_without_a_place_or_a_counterpart_are_skipped() -> None:
     for op in other.graph.ops:
         Rewriter(other).rename(op.results[0], f"other_{op.results[0].name}")
     plan = CorrectBias().plan(Weights(bits=4)(original), context(other, {"x": np.ones((4, 16), np.float32)}))
-    assert "the model as it came has no such value" in [s.why for s in plan.skipped]
+    assert "the model before it was rounded has no such value" in [s.why for s in plan.skipped]
 
 
 @pytest.mark.parametrize("name", list(NETS)[::3])
@@ -181,12 +184,42 @@ def test_every_kind_of_network(name: str) -> None:
     assert [y.shape for y in run(corrected, feeds)] == [y.shape for y in run(quantized, feeds)]
 
 
-def test_without_the_model_as_it_came_there_is_an_error() -> None:
+def test_without_the_model_before_rounding_there_is_an_error() -> None:
     original = cnn()
-    with pytest.raises(MlcError, match="the model before the first step"):
+    with pytest.raises(MlcError, match="no step before it rounds"):
         CorrectBias()(original, Context(data=Samples(images()), runner=OrtRunner()))
     with pytest.raises(MlcError, match="data"):
         CorrectBias()(original, Context(source=original))
+
+
+def compiled(module: Module, feeds, *passes, source: Module | None = None) -> Module:
+    """The module after some steps, as recipes run them."""
+    made = module.clone()
+    run_steps([PlannedStep(p) for p in passes], made, Context(data=Samples(feeds), runner=OrtRunner(), source=source))
+    return made
+
+
+@pytest.mark.parametrize("rounding", [Int8(mode="static"), Weights(bits=3, method="rtn", stored=3)], ids=["int8", "w3"])
+def test_products_whose_addition_was_folded_are_matched(rounding: Pass) -> None:
+    """MatMul and Add become one Gemm with a name of the pass that folds them."""
+    net = Layers()
+    y = net.input("x", F32, "N", 32)
+    for _ in range(3):
+        y = net.relu(net.op("Add", [net.op("MatMul", [y, net.weight(32, 32)]), net.vector(32)]))
+    feeds = {"x": np.abs(np.random.default_rng(0).standard_normal((64, 32))).astype(np.float32)}
+    report = compiled(net.done(y), feeds, rounding, CorrectBias()).history[-1]
+    assert not report.skipped
+    assert report.done
+
+
+def test_channels_that_were_scaled_before_are_compared_as_scaled() -> None:
+    """Exact rewrites move scales between layers: their values are others than those of the model as it came."""
+    original, feeds, others = cnn(), images(24), images(24, 1)
+    steps = (Equalize(), Int8(mode="static", per_channel=False), CorrectBias())
+    right, wrong = (compiled(original, feeds, *steps, source=s) for s in (None, original))
+    assert len(right.history[-1].done) > len(wrong.history[-1].done)
+    wanted, plain = run(original, others), compiled(original, feeds, *steps[:2])
+    assert relative(wanted, run(right, others)) < relative(wanted, run(plain, others))
 
 
 def test_constants_of_others_are_not_touched() -> None:

@@ -20,7 +20,7 @@ from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
-from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+from ..base import ROUNDING, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
 from .emit import readers_by_graph
 
 _OVERHEAD = 160  # bytes of the Cast and its names in a file
@@ -55,7 +55,7 @@ class Fp16(Pass):
     """
 
     name: ClassVar[str] = "fp16"
-    effect: ClassVar[Effect] = LOSSY
+    effect: ClassVar[Effect] = ROUNDING
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "int4")
 
     min_elements: int = option(512, unit="int", low=1, doc="smaller tensors stay: a Cast costs what it saves")

@@ -22,7 +22,7 @@ from ...ir.errors import Code
 from ...ir.quant import QSpec
 from ...ir.quant_blocks import quantize_constant
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, option
+from ..base import ROUNDING, Context, Done, Effect, Need, Pass, Plan, option
 from . import mixed
 from .damage import measured
 from .emit import CodeEmitter
@@ -52,7 +52,7 @@ class WeightPlan(Plan):
 class WeightOnly(Pass):
     """What all weight-only steps share: options, the choice of sites, and their emission."""
 
-    effect: ClassVar[Effect] = LOSSY
+    effect: ClassVar[Effect] = ROUNDING
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize", "smooth")
 
     block: int = option(32, unit="int", choices=(0, *BLOCKS), doc=BLOCK_DOC)

@@ -23,7 +23,7 @@ from typing import ClassVar
 from ....ir.core import Module
 from ....ir.errors import Code, MlcError, error
 from ....ir.rewrite import Rewriter
-from ...base import LOSSY, Context, Done, Effect, Need, Pass, option
+from ...base import ROUNDING, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
 from ..refine.refine import refine
@@ -47,7 +47,7 @@ class Int8(Pass):
     """8-bit weights and activations, on grids from calibration data where there is any."""
 
     name: ClassVar[str] = "int8"
-    effect: ClassVar[Effect] = LOSSY
+    effect: ClassVar[Effect] = ROUNDING
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize", "smooth")
 
     mode: str = option(

@@ -36,7 +36,7 @@ RUNS = 128
 SWEEPS = 4
 _JUDGING = 32  # samples on which outputs are compared
 _LEAST = 1e-3  # of a channel's standard deviation: smaller means are left alone
-_CHANNELS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
+CHANNELS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,13 @@ class BiasSite:
 
     def channels(self, result: Array) -> Array:
         """[n, channels] in float64."""
-        return np.moveaxis(result, _CHANNELS[self.op.kind], -1).reshape(-1, self.width).astype(np.float64)
+        return np.moveaxis(result, CHANNELS[self.op.kind], -1).reshape(-1, self.width).astype(np.float64)
 
     @property
     def width(self) -> int:
         seen = self.op.results[0].type
         assert isinstance(seen, TensorType)
-        size = seen.shape[_CHANNELS[self.op.kind]]
+        size = seen.shape[CHANNELS[self.op.kind]]
         assert isinstance(size, int)
         return size
 
@@ -72,7 +72,7 @@ def bias_sites(module: Module, source: Module, allows: Callable[[Op], bool]) -> 
     skipped: list[Skipped] = []
     for op in module.graph.ops:
         behind = max((level.get(v, 0) for v in _read_by(op)), default=0)
-        if (op.kind in _CHANNELS or op.kind in RECURRENT) and allows(op) and _from_data(op):
+        if (op.kind in CHANNELS or op.kind in RECURRENT) and allows(op) and _from_data(op):
             site = _site(op, wanted.get(op.results[0].name), behind + 1)
             if isinstance(site, BiasSite):
                 found.append(site)
@@ -90,10 +90,10 @@ def _site(op: Op, wanted: Value | None, level: int) -> BiasSite | Skipped:
     if not has_bias_place(op):
         return Skipped(name, SkipCode.GROWS, "it has no bias: an Add of its own would cost time")
     if wanted is None or wanted.type != op.results[0].type:
-        return Skipped(name, SkipCode.NOT_FOLLOWED, "the model as it came has no such value")
+        return Skipped(name, SkipCode.NOT_FOLLOWED, "the model before it was rounded has no such value")
     site = BiasSite(op, wanted, level)
     seen = op.results[0].type
-    if not isinstance(seen, TensorType) or not isinstance(seen.shape[_CHANNELS[op.kind]], int):
+    if not isinstance(seen, TensorType) or not isinstance(seen.shape[CHANNELS[op.kind]], int):
         return Skipped(name, SkipCode.NOT_FOLLOWED, "the number of its channels is not known")
     return site
 
