@@ -411,6 +411,28 @@ def test_a_relu_that_the_range_stood_for_comes_back() -> None:
         assert found == ({"Neg", "Clip"} if kind == "Neg" else wanted)
 
 
+@pytest.mark.parametrize(
+    ("build", "wanted"),
+    [
+        (lambda net, x: net.op("Concat", [net.op("Relu", [x]), net.op("Neg", [x])], attrs={"axis": 0}), "Clip"),
+        (lambda net, x: net.op("Concat", [net.op("Relu", [x]), net.op("Sigmoid", [x])], attrs={"axis": 0}), ""),
+        (lambda net, x: net.op("Clip", [x, scalar(net, 0), scalar(net, 3)]), ""),
+        (lambda net, x: net.op("Clip", [x, scalar(net, -1), scalar(net, 3)]), "Relu"),
+        (lambda net, x: net.op("Transpose", [net.op("Softmax", [x])]), ""),
+    ],
+)
+def test_what_is_known_of_a_range(build: Callable[[Net, Value], Value], wanted: str) -> None:
+    """A range that starts at 0 needs an operator only where values can be below."""
+    net = Net()
+    y = build(net, net.input("x", F32, 2, 6))
+    before = {op.kind for op in net.module.walk()}
+    q = net.op("QuantizeLinear", [y, scalar(net, 0.02), u8(net, 0)])
+    module = net.done(net.op("DequantizeLinear", [q, scalar(net, 0.02), u8(net, 0)]))
+    found = [op.kind for op in Dequantize()(module).walk()]
+    assert len(found) == len(list(net.module.walk())) - 2 + bool(wanted)
+    assert not wanted or found.count(wanted) == 1 + (wanted in before)
+
+
 @pytest.mark.parametrize("grid", [(0.2, 100), (0.1, 130), (0.04, 128)])
 def test_codes_that_are_read_on_another_grid(grid: tuple[float, int]) -> None:
     """A product with a number and a shift; the ends of the range they were made on count."""
@@ -602,7 +624,7 @@ def test_a_recurrent_network(per_gate: bool) -> None:
     operands += [net.const(rng(3).normal(size=(2, 8 * hidden)).astype(np.float32)), None, None, None, None]
     for seed in (4, 5):
         operands.append(net.const(rng(seed).uniform(0.001, 0.01, shape).astype(np.float32)))
-        operands.append(net.const(np.zeros(shape, np.int8)))
+        operands.append(net.const(np.full(shape, 0 if per_gate else 20, np.int8)))
     attrs = {"hidden_size": hidden, "direction": "bidirectional"}
     module = net.done(*net.node(f"{MS}DynamicQuantizeLSTM", operands, None, attrs, count=3).results)
     floats = Dequantize()(module)
@@ -866,6 +888,13 @@ def test_what_cannot_be_turned_back_says_why() -> None:
         operands = [net.input("x", F32, 2, 32), codes(net, 0, 64, kind=np.uint8), net.const(np.ones(8, np.float32))]
         return [net.op(f"{MS}MatMulBnb4", operands, [tensor(F32, 2, 4)], attrs)]
 
+    def in_blocks(net: Net) -> list[Value]:
+        grid = [net.const(np.full((2, 2), 0.1, np.float32)), net.const(np.zeros((2, 2), np.uint8))]
+        attrs = {"axis": 1, "block_size": 3}
+        q = net.op("QuantizeLinear", [net.input("x", F32, 2, 6), *grid], attrs=attrs)
+        return [net.op("DequantizeLinear", [q, *grid], attrs=attrs)]
+
+    assert refused(in_blocks) == (SkipCode.UNSUPPORTED, "activations in blocks are not followed")
     assert refused(unknown) == (SkipCode.UNSUPPORTED, "there is no rule that turns MatMulBnb4 back")
     assert refused(scales_that_do_not_fit) == (SkipCode.UNSUPPORTED, "3 scales do not fit i8[6, 4] along axis 1")
     assert refused(computed_scale) == (SkipCode.NOT_CONSTANT, "its scale is computed")

@@ -20,10 +20,11 @@ _FIXED: dict[str, Interval] = {
     "Abs": _POSITIVE, "Exp": _POSITIVE, "Sqrt": _POSITIVE, "Softplus": _POSITIVE, "ReduceL1": _POSITIVE,
     "ReduceL2": _POSITIVE, "ReduceSumSquare": _POSITIVE,
 }  # fmt: skip
-#: Operators whose results are elements, or means, of their first operand.
+#: Operators whose results are elements, or means, of their first operand. Zeros of a padding may take part: every range
+#: of codes holds 0, so they never make a difference.
 _KEEPING = frozenset({
     "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "GatherElements",
-    "GatherND", "Expand", "Tile", "Split", "DepthToSpace", "SpaceToDepth", "MaxPool", "GlobalMaxPool",
+    "GatherND", "Expand", "Tile", "Split", "DepthToSpace", "SpaceToDepth", "MaxPool", "AveragePool", "GlobalMaxPool",
     "GlobalAveragePool", "ReduceMax", "ReduceMin", "ReduceMean", "Dropout",
 })  # fmt: skip
 
@@ -53,14 +54,7 @@ def _concat(op: Op, depth: int) -> Interval:
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _mean(op: Op, depth: int) -> Interval:
-    """A mean over a window; the zeros beyond the border may count."""
-    low, high = interval(op.operand(0), depth)
-    return min(low, 0.0), max(high, 0.0)
-
-
 _RULES: dict[str, Callable[[Op, int], Interval]] = {
     "Clip": _clip,
     "Concat": _concat,
-    "AveragePool": _mean,
 }
