@@ -15,8 +15,6 @@ from .work import Real, Rule, Why, Work
 def _quantize(work: Work, op: Op) -> Why | None:
     source, grid, codes = op.operand(0), Grid.of(op), op.result
     assert source is not None
-    if work.is_meant(op):
-        return None
     if source.constant is not None:
         return _quantize_constant(work, op, source.constant, grid)
     if work.keep:
