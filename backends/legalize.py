@@ -88,6 +88,7 @@ class _Work:
     def __init__(self, rw: Rewriter, target: OrtTarget) -> None:
         self.rw, self.target = rw, target
         self.sites: list[Lowering] = []
+        self._told: set[tuple[Op, str]] = set()  # an op with several weights is one
         self.rows: dict[Constant, Value] = {}  # codes of a weight to their MatMulNBits layout
         self._scales: dict[tuple[Constant, DType, Graph], Value] = {}
         self._zeros: dict[Constant, Value | None] = {}
@@ -142,7 +143,9 @@ class _Work:
         return codes.name.removesuffix("_quantized")
 
     def done(self, op: Op, kernel: str) -> None:
-        self.sites.append(Lowering(op.name or op.kind, op.kind, kernel, native=True))
+        if (op, kernel) not in self._told:
+            self._told.add((op, kernel))
+            self.sites.append(Lowering(op.name or op.kind, op.kind, kernel, native=True))
 
 
 # -- rules: one function per operator; False leaves the op as it is ----------------------------------------------------

@@ -151,6 +151,11 @@ def test_readers_see_floats(build: Any, left: str, spec: QSpec, tmp_path: Path) 
     assert made.sites[0].kernel == KERNEL
 
 
+def test_an_operator_with_several_weights_is_told_once() -> None:
+    net = Net()
+    assert legalize(net.done(recurrent(net, QSpec(8, True, True, 1)))).lines == (f"1 LSTM -> {KERNEL}",)
+
+
 def test_bodies_see_floats(tmp_path: Path) -> None:
     """A constant dequantized inside a branch, and one dequantized around it."""
     net = Net()
