@@ -40,8 +40,8 @@ class Emitter:
     def run(self) -> list[Done]:
         forms = {r.op: r.form for w in self._plan.weights for r in w.readers}
         static = [self._made_by[name] for name, form in forms.items() if form == "static"]
+        data = {op: self._grids[op.operands[0].name] for op in static if op.operands[0] is not None}  # before renaming
         glue = [self._in_codes(name) for name in self._plan.glue]
-        data = {op: self._grids[op.operands[0].name] for op in static if op.operands[0] is not None}
         done = [self._weight(w, data) for w in self._plan.weights]
         self._absorb()
         working = {*static, *glue}
