@@ -65,7 +65,7 @@ BETWEEN: dict[str, tuple[Between, bool]] = {
     "maxima": (pool(False), True),
     "maxima and their places": (pool(True), False),
     "a number": (plus(), True),
-    "a number for every channel": (plus(8, 1, 1), False),
+    "a tensor of numbers": (plus(8, 8, 8), False),
     "rising": (hard_sigmoid(0.3), True),
     "falling": (hard_sigmoid(-0.3), False),
 }
@@ -108,3 +108,15 @@ def test_biases_are_in_steps_of_the_products(name: str, per_channel: bool) -> No
             assert codes.dtype.short == "i32"
             found += 1
     assert found
+
+
+@pytest.mark.parametrize("name", [name for name, (_, allowed) in BETWEEN.items() if allowed])
+def test_right_in_front_of_a_convolution(name: str) -> None:
+    net = Layers()
+    x, feeds = image(net)
+    (made,) = BETWEEN[name][0](net, net.conv(x, 3, 8))
+    module = net.done(net.conv(made, 8, 4, 1))
+    small = static(module, feeds["x"])
+    assert len(small.history[-1].plan.weights) == 2  # type: ignore[attr-defined]
+    floats, codes = (OrtRunner().prepare(m).run(feeds)[module.graph.output_names[0]] for m in (module, small))
+    assert np.square(codes - floats).sum() < 0.01 * np.square(floats).sum()
