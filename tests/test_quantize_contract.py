@@ -52,7 +52,7 @@ CASES = {
     "int8": Case(Int8()),
     "int8_dynamic": Case(Int8(mode="dynamic")),
     "int8_stored": Case(Int8(mode="stored")),
-    "correct_bias": Case(CorrectBias(), quantized=True, again=True),
+    "correct_bias": Case(CorrectBias(), quantized=True),
     "dequantize": Case(Dequantize(), quantized=True),
 }
 
