@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlc.dsl.describe import list_passes
+from mlc.dsl.syntax import KEYWORDS
 from mlc.ir.core import Graph, Module, Value
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
@@ -161,6 +162,8 @@ def test_every_registered_pass_is_complete() -> None:
         for field in dataclasses.fields(found):
             assert field.metadata["doc"], f"{name}.{field.name} has no documentation"
             assert field.metadata["unit"]
+            taken = KEYWORDS.intersection(c for c in field.metadata.get("choices") or () if isinstance(c, str))
+            assert not taken, f"{name}.{field.name}={taken} cannot be written in a recipe"
 
 
 def test_strength_is_found_by_bisection() -> None:

@@ -46,7 +46,7 @@ class Case:
 CASES = {
     "absorb": Case(Absorb()),
     "equalize": Case(Equalize()),
-    "smooth": Case(Smooth(alpha=0.5, mul="on"), again=True),
+    "smooth": Case(Smooth(alpha=0.5, mul="always"), again=True),
     "int4": Case(Int4()),
     "weights": Case(Weights(bits=(4, 8), saving=0.9), again=True),
     "int8": Case(Int8()),

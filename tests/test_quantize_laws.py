@@ -200,7 +200,7 @@ def test_weights_of_all_readers_decide(first: int) -> None:
     x = net.input("x", F32, "N", 6)
     read = [net.op("MatMul", [x, net.const(matrices[i].astype(np.float32), f"w{i}")]) for i in (first, 1 - first)]
     ctx = Context(data=Samples({"x": rows}), runner=OrtRunner())
-    (site,) = Smooth(alpha=0.3, mul="on").plan(net.done(*read), ctx).sites
+    (site,) = Smooth(alpha=0.3, mul="always").plan(net.done(*read), ctx).sites
     wanted = np.abs(rows).max(0) ** 0.3 / np.maximum(*(np.abs(m).max(1) for m in matrices)) ** 0.7
     np.testing.assert_allclose(site.numbers, wanted / np.exp(np.log(wanted).mean()), rtol=1e-5)
 

@@ -114,7 +114,7 @@ def like(feeds: Feeds, count: int = 32) -> Context:
 @pytest.mark.parametrize("alpha", [None, 0.5, 0.8])
 def test_an_outlier_channel_costs_five_times_less(kind, alpha):
     module, feeds = outlier(kind)
-    smooth = Smooth(alpha=alpha, mul="on" if kind == "input" else "off")(module, like(feeds))
+    smooth = Smooth(alpha=alpha, mul="always" if kind == "input" else "never")(module, like(feeds))
     verify(smooth)
     assert relative(run(module, feeds), run(smooth, feeds)) < 1e-5
     assert rounded_error(smooth, feeds) < rounded_error(module, feeds) / 5
@@ -126,7 +126,7 @@ def test_an_outlier_channel_costs_five_times_less(kind, alpha):
 def test_outputs_stay_on_every_kind_of_network(name):
     """Forced at every site that can take numbers, in double precision where there are kernels."""
     module, feeds = NETS[name]()
-    smooth = Smooth(alpha=0.5, mul="on")(module, context(feeds))
+    smooth = Smooth(alpha=0.5, mul="always")(module, context(feeds))
     verify(smooth)
     wide = name not in ("group_norm", "transposed")
     before, after = ((run_wide(widened(m), feeds) if wide else run(m, feeds)) for m in (module, smooth))
@@ -142,7 +142,7 @@ def test_the_formula_with_a_given_alpha():
     feeds["x"] *= np.array([1, 30, 1, 2, 0.1, 1], np.float32)
     w = net.draw(6, 4)
     module = net.done(net.op("MatMul", [x, net.const(w, "w")]))
-    (site,) = Smooth(alpha=0.3, mul="on").plan(module, given(feeds["x"])).sites
+    (site,) = Smooth(alpha=0.3, mul="always").plan(module, given(feeds["x"])).sites
     wanted = np.abs(feeds["x"]).max(0) ** 0.3 / np.abs(w).max(1) ** 0.7
     np.testing.assert_allclose(site.numbers, wanted / np.exp(np.log(wanted).mean()), rtol=1e-6)
 
@@ -153,10 +153,10 @@ def test_a_grouped_convolution_has_numbers_for_every_channel():
     module = net.done(net.conv(x, 8, 8, group=4))
     samples = np.random.default_rng(0).standard_normal((6, 8, 8, 8)).astype(np.float32)
     samples *= np.arange(1, 9, dtype=np.float32)[:, None, None]
-    (site,) = Smooth(alpha=1.0, mul="on").plan(module, given(samples)).sites
+    (site,) = Smooth(alpha=1.0, mul="always").plan(module, given(samples)).sites
     wanted = np.abs(samples).max((0, 2, 3))
     np.testing.assert_allclose(site.numbers, wanted / np.exp(np.log(wanted).mean()), rtol=1e-6)
-    smooth = Smooth(alpha=1.0, mul="on")(module, given(samples))
+    smooth = Smooth(alpha=1.0, mul="always")(module, given(samples))
     assert relative(run(module, {"x": samples}), run(smooth, {"x": samples})) < 1e-5
 
 
@@ -164,7 +164,7 @@ def test_readers_of_one_input_share_the_numbers():
     """Queries, keys and values behind a norm that the residual stream reads as well: one Mul for all."""
     module, feeds = NETS["bert"]()
     shared = [s for s in scaling_sites(axes_of(module)) if len(s.readers) > 1]
-    smooth = Smooth(alpha=0.5, mul="on")(module, context(feeds))
+    smooth = Smooth(alpha=0.5, mul="always")(module, context(feeds))
     assert len(shared) == 1
     assert [len(s.readers) for s in report(smooth).plan.sites if s.name == shared[0].name] == [3]
 
@@ -189,7 +189,7 @@ def test_massive_activations_are_cut_down_instead():
     chosen = np.array(site.numbers)
     assert chosen[5] > 8 * np.delete(chosen, 5).max()
     assert len(set(np.delete(chosen, 5))) == 1
-    fixed = min(Smooth(alpha=a, mul="on").plan(module, given(samples)).sites[0].after for a in smooth_search.ALPHAS)
+    fixed = min(Smooth(alpha=a, mul="always").plan(module, given(samples)).sites[0].after for a in smooth_search.ALPHAS)
     assert site.after < fixed
 
 
@@ -221,7 +221,7 @@ def test_numbers_stay_where_half_precision_can_follow():
     samples = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
     samples[:, 2] *= 1e8
     samples[:, 3] *= 1e-8
-    numbers = Smooth(alpha=1.0, mul="on").plan(module, given(samples)).sites[0].numbers
+    numbers = Smooth(alpha=1.0, mul="always").plan(module, given(samples)).sites[0].numbers
     assert max(numbers) <= 4096
     assert min(numbers) >= 1 / 4096
 
@@ -234,7 +234,7 @@ def test_a_site_that_gains_nothing_is_left_with_the_numbers():
     assert skipped.code is SkipCode.HURTS
     assert "error in 8 bits" in skipped.why
     assert "not worth a Mul" in skipped.why
-    assert Smooth(mul="on")(module, given(feeds["x"]))
+    assert Smooth(mul="always")(module, given(feeds["x"]))
 
 
 @pytest.mark.parametrize("kind", ["input", "conv_input"])
@@ -246,11 +246,13 @@ def test_a_mul_goes_where_it_is_wanted(kind):
         x, feeds = image(net, 8)
         feeds["x"][:, 2] *= 50
         module = net.done(net.conv(x, 8, 4))
-    found = {mul: Smooth(mul=mul).plan(module, given(np.repeat(feeds["x"], 8, 0))) for mul in ("auto", "on", "off")}
-    assert [len(found[mul].sites) for mul in ("auto", "on", "off")] == [kind == "input", 1, 0]
-    (skipped,) = found["off"].skipped
+    found = {
+        mul: Smooth(mul=mul).plan(module, given(np.repeat(feeds["x"], 8, 0))) for mul in ("auto", "always", "never")
+    }
+    assert [len(found[mul].sites) for mul in ("auto", "always", "never")] == [kind == "input", 1, 0]
+    (skipped,) = found["never"].skipped
     assert skipped.code is SkipCode.PINNED_AXIS
-    assert "mul=on" in skipped.what_to_do
+    assert "mul=always" in skipped.what_to_do
 
 
 def test_weights_that_others_read_are_skipped():
@@ -259,19 +261,19 @@ def test_weights_that_others_read_are_skipped():
     w = net.weight(6, 3)
     module = net.done(net.op("MatMul", [x, w]), net.op("MatMul", [other, w]))
     ctx = Context(data=Samples({"x": np.ones((4, 6)), "other": np.ones((4, 6))}), runner=OrtRunner())
-    assert {s.code for s in Smooth(mul="on").plan(module, ctx).skipped} == {SkipCode.SHARED}
+    assert {s.code for s in Smooth(mul="always").plan(module, ctx).skipped} == {SkipCode.SHARED}
 
 
 def test_a_value_made_in_a_body_is_skipped():
     module, feeds = NETS["loops"]()
-    codes = {s.code for s in Smooth(mul="on").plan(module, context(feeds)).skipped}
+    codes = {s.code for s in Smooth(mul="always").plan(module, context(feeds)).skipped}
     assert SkipCode.CONTROL_FLOW in codes
 
 
 @pytest.mark.parametrize(("bad", "why"), [(np.nan, "NaN"), (0.0, "are zero")])
 def test_samples_that_say_nothing(bad, why):
     module, _ = outlier("input")
-    (skipped,) = Smooth(mul="on").plan(module, given(np.full((3, 6, 16), bad, np.float32))).skipped
+    (skipped,) = Smooth(mul="always").plan(module, given(np.full((3, 6, 16), bad, np.float32))).skipped
     assert skipped.code is SkipCode.HURTS
     assert why in skipped.why
 
@@ -280,7 +282,7 @@ def test_samples_that_are_empty():
     net = Layers()
     x = net.input("x", F32, "N", "T", 16)
     module = net.done(net.op("MatMul", [x, net.weight(16, 8)]))
-    (skipped,) = Smooth(mul="on").plan(module, given(np.zeros((3, 0, 16), np.float32))).skipped
+    (skipped,) = Smooth(mul="always").plan(module, given(np.zeros((3, 0, 16), np.float32))).skipped
     assert skipped.code is SkipCode.NO_DATA
 
 
@@ -292,7 +294,7 @@ def test_channels_that_are_silent_or_unread_are_not_scaled():
     w[4] = 0
     module = net.done(net.op("MatMul", [x, net.const(w)]))
     for alpha in (0.0, 0.5, 1.0):
-        plan = Smooth(alpha=alpha, mul="on").plan(module, given(feeds["x"]))
+        plan = Smooth(alpha=alpha, mul="always").plan(module, given(feeds["x"]))
         assert all(site.numbers[0] == site.numbers[4] == 1 for site in plan.sites)
     assert plan.sites
 
@@ -303,17 +305,17 @@ def test_what_the_target_keeps_in_floats_is_skipped():
             return Support("no", "it has no kernel")
 
     module, feeds = outlier("layer")
-    plan = Smooth(mul="on").plan(module, replace(like(feeds), target=Floats()))
+    plan = Smooth(mul="always").plan(module, replace(like(feeds), target=Floats()))
     assert [(s.code, s.why) for s in plan.skipped] == [(SkipCode.UNSUPPORTED, "it has no kernel")] * 2
 
 
 def test_the_scope_is_kept():
     module, feeds = outlier("layer")
     first, second = (op.name for op in module.graph.ops if op.kind == "MatMul")
-    alone = Smooth(mul="on").plan(module, like(feeds))
+    alone = Smooth(mul="always").plan(module, like(feeds))
     assert {s.name for s in alone.sites} == {first, second} or {s.name for s in alone.sites} == {second}
     for scope in (Scope(on=frozenset({first})), Scope(but=frozenset({second})), Scope(but=frozenset({first}))):
-        plan = Smooth(mul="on").plan(module, replace(like(feeds), scope=scope))
+        plan = Smooth(mul="always").plan(module, replace(like(feeds), scope=scope))
         assert second not in {s.name for s in plan.sites}, "its numbers would change the layer before it, too"
         assert SkipCode.SCOPE in {s.code for s in plan.skipped}
 
@@ -338,7 +340,7 @@ def test_data_is_needed_before_any_work():
 
 def test_the_plan_is_data_and_deterministic():
     module, feeds = NETS["bert"]()
-    plan, again = (Smooth(mul="on").plan(module, context(feeds)) for _ in range(2))
+    plan, again = (Smooth(mul="always").plan(module, context(feeds)) for _ in range(2))
     assert plan == again
     site = json.loads(json.dumps(plan.to_json()))["sites"][0]
     assert site["count"] == len(plan.sites[0].numbers)
@@ -364,9 +366,9 @@ def test_sites_are_watched_in_parts_under_little_memory(monkeypatch):
     prepared = []
     plain = OrtRunner.prepare
     monkeypatch.setattr(OrtRunner, "prepare", lambda self, *a: prepared.append(a) or plain(self, *a))
-    few = Smooth(alpha=0.5, mul="on").plan(module, context(feeds))
+    few = Smooth(alpha=0.5, mul="always").plan(module, context(feeds))
     assert len(prepared) == 1
-    many = Smooth(alpha=0.5, mul="on").plan(module, context(feeds, max_memory=1 << 20))
+    many = Smooth(alpha=0.5, mul="always").plan(module, context(feeds, max_memory=1 << 20))
     assert len(prepared) > 3
     assert [s.numbers for s in few.sites] == [s.numbers for s in many.sites]
 
@@ -378,7 +380,7 @@ def test_real_models_keep_their_outputs(model: RealModel):
     same = all(d[n].shape == drawn[0][n].shape for d in drawn for n in d)
     samples = Samples({n: np.stack([d[n] for d in (drawn if same else drawn[:1])]) for n in drawn[0]}, whole=True)
     ctx = Context(data=samples, runner=OrtRunner(), target=parse_target("ort(cpu)"))
-    smooth = Smooth(alpha=0.7, mul="on")(module, ctx)
+    smooth = Smooth(alpha=0.7, mul="always")(module, ctx)
     verify(smooth)
     assert report(smooth).done
     error, bar = judged(module, feeds, run(module, feeds), run(smooth, feeds))

@@ -74,7 +74,10 @@ class Smooth(Pass):
         None, unit="number", low=0.0, high=1.0, doc="how much moves into weights; left out: searched site by site"
     )
     mul: str = option(
-        "auto", unit="name", choices=("auto", "on", "off"), doc="divide by a Mul where nothing takes the division up"
+        "auto",
+        unit="name",
+        choices=("auto", "always", "never"),
+        doc="divide by a Mul where nothing takes the division up",
     )
 
     def plan(self, module: Module, ctx: Context) -> SmoothPlan:
@@ -103,11 +106,11 @@ class Smooth(Pass):
             return None
         if shared := blocked(site):
             return Skipped(site.name, SkipCode.SHARED, shared)
-        if self.mul == "off":
-            return Skipped(site.name, SkipCode.PINNED_AXIS, _TIED, "smooth(mul=on) inserts a Mul")
+        if self.mul == "never":
+            return Skipped(site.name, SkipCode.PINNED_AXIS, _TIED, "smooth(mul=always) inserts a Mul")
         if self.mul == "auto" and any(isinstance(r, Convolution) for r in site.readers):
             told = f"{_TIED}, and a Mul would part two convolutions in 8 bits"
-            return Skipped(site.name, SkipCode.PINNED_AXIS, told, "smooth(mul=on) inserts one")
+            return Skipped(site.name, SkipCode.PINNED_AXIS, told, "smooth(mul=always) inserts one")
         return None
 
     def _choose(self, site: ScalingSite, seen: Seen, ctx: Context) -> SmoothSite | Skipped:
@@ -124,11 +127,11 @@ class Smooth(Pass):
 
     def _hurts(self, kind: Literal["folded", "mul"], before: float, after: float, price: float) -> str:
         """Why the best candidate is not worth it; empty if it is."""
-        share, amount = (0.0, 0.0) if kind == "mul" and self.mul == "on" else _WORTH[kind]
+        share, amount = (0.0, 0.0) if kind == "mul" and self.mul == "always" else _WORTH[kind]
         if before - after > max(share * before, amount * price):
             return ""
         told = f"error in 8 bits {before:.2g}, with the best numbers {after:.2g}"
-        return told if kind == "folded" or self.mul == "on" else f"{told}: not worth a Mul"
+        return told if kind == "folded" or self.mul == "always" else f"{told}: not worth a Mul"
 
     def apply(self, rw: Rewriter, plan: SmoothPlan, ctx: Context) -> list[Done]:
         if not plan.sites:
