@@ -113,6 +113,17 @@ def test_an_activation_that_hides_an_output_hides_its_errors() -> None:
     assert 0 < half.error(weights * 0.9) < 2 * Rows(rows.x, rows.t, rows.bias).error(weights * 0.9)
 
 
+@pytest.mark.parametrize("limits", [(-np.inf, np.inf), (0.0, np.inf), (0.0, 1.0)])
+def test_slopes_are_derivatives(limits: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    made, wanted = rng.standard_normal((2, 1, 40, 3))
+    rows = Rows(made, wanted, rng.standard_normal((1, 3)), *limits)
+    step = 1e-6
+    ahead, behind = (np.square(rows.residual(made + s, wanted)) / 2 for s in (step, -step))
+    np.testing.assert_allclose(rows.slope(made, wanted), (ahead - behind) / (2 * step), atol=1e-5)
+    assert limits[0] == -np.inf or not rows.slope(made, wanted).all()
+
+
 def test_the_same_seed_gives_the_same_codes() -> None:
     weights, rows, _ = problem()
     spec = SPECS["4 bits"]

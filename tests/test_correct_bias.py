@@ -138,8 +138,9 @@ def test_noise_is_left_alone() -> None:
     sure = errors.correction()
     assert sure[1] == pytest.approx(-0.1, abs=0.01)
     quiet = module._Errors()
-    for sign in (1, -1, 1, -1):
-        quiet.update(np.full((10, 1), 0.1 * sign) + wanted[:10, :1], wanted[:10, :1])
+    for shift in (0.1, -0.1, 0.1, -0.06):
+        quiet.update(np.full((10, 1), shift) + wanted[:10, :1], wanted[:10, :1])
+    assert abs(quiet.mean[0]) > 1e-3 * quiet.deviation[0]
     assert not quiet.correction().any()
     assert not module._Errors().correction().any()
 

@@ -54,14 +54,20 @@ class Rows:
     def linear(self) -> bool:
         return self.low == -np.inf and self.high == np.inf
 
-    def residual(self, made: Array, wanted: Array) -> tuple[Array, Array]:
-        """f(made) - f(wanted), and where f lets a change of `made` pass."""
+    def residual(self, made: Array, wanted: Array) -> Array:
+        """f(made) - f(wanted)."""
+        return self._shown(made) - self._shown(wanted)
+
+    def slope(self, made: Array, wanted: Array) -> Array:
+        """The derivative of |f(made) - f(wanted)|^2 / 2: nothing where f is flat."""
+        difference = self.residual(made, wanted)
         if self.linear:
-            return made - wanted, np.ones((), np.float32)
-        offset = self.bias[:, None]
-        made, wanted = made + offset, wanted + offset
-        difference = np.clip(made, self.low, self.high) - np.clip(wanted, self.low, self.high)
-        return difference, ((made > self.low) & (made < self.high)).astype(np.float32)
+            return difference
+        shifted = made + self.bias[:, None]
+        return np.where((shifted > self.low) & (shifted < self.high), difference, np.float32(0))
+
+    def _shown(self, product: Array) -> Array:
+        return product if self.linear else np.clip(product + self.bias[:, None], self.low, self.high)
 
     def mean_left(self, matrix: Array) -> Array:
         """The mean of t - Q x [groups, outputs]."""
@@ -72,7 +78,7 @@ class Rows:
         made = self.x @ np.swapaxes(matrix, 1, 2)
         if offset is not None:
             made += offset[:, None]
-        total = float(np.square(self.residual(made, self.t)[0], dtype=np.float64).sum())
+        total = float(np.square(self.residual(made, self.t), dtype=np.float64).sum())
         wanted = np.clip(self.t + self.bias[:, None], self.low, self.high)
         spread = float(np.square(wanted - wanted.mean(axis=1, keepdims=True), dtype=np.float64).sum())
         return total / spread if spread else 0.0
@@ -122,8 +128,7 @@ def _learn(
         h = np.clip(sigmoid * (_ZETA - _GAMMA) + _GAMMA, 0, 1)
         x = rows.x[:, picked]
         made = x @ np.swapaxes(np.clip(floor + h, low, high) * scale, 1, 2)
-        difference, passes = rows.residual(made, rows.t[:, picked])
-        gradient = np.swapaxes(difference * passes, 1, 2) @ x
+        gradient = np.swapaxes(rows.slope(made, rows.t[:, picked]), 1, 2) @ x
         gradient *= 2 * scale * unit / len(picked)
         done = (i / training.iterations - training.warmup) / (1 - training.warmup)
         if done > 0:

@@ -235,7 +235,7 @@ def _measure(sites: Sequence[BiasSite], module: Module, source: Module, ctx: Con
         runner.prepare(source, tuple(s.wanted.name for s in sites)),
     ]
     found = [_Errors() for _ in sites]
-    batch = min(batch_size(module), batch_size(source), max(1, len(samples) // 8))
+    batch = min(batch_size(ctx, module, source), max(1, len(samples) // 8))
     for got, wanted in stream(samples, batch, models, ctx.progress):
         for site, errors in zip(sites, found):
             errors.update(site.channels(got[site.op.results[0].name]), site.channels(wanted[site.wanted.name]))

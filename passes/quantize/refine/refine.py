@@ -94,7 +94,7 @@ def _stream(module: Module, source: Module, sites: Sequence[Site], solvers: Sequ
     theirs = tuple(dict.fromkeys(r.whole.data.name for r, _, _, fixed in readers if not fixed))
     models = [runner.prepare(model, taps) for model, taps in ((module, own), (source, theirs)) if taps]
     rng = ctx.rng("refine", *(s.name for s in sites))
-    batch = min(batch_size(module), batch_size(source))
+    batch = batch_size(ctx, module, source)
     for got, *wanted in stream(samples, batch, models, ctx.progress):
         for reader, solver, turned, fixed in readers:
             data = got[reader.linear.data.name]
