@@ -29,8 +29,8 @@ from recipes import compile_one
 
 RECIPES = ("int8", "int4", "smooth+int8")
 SAMPLES = 12  # that calibrate, and others that judge
-#: The least cosine that counts as agreement, by what the recipe does to weights: random inputs are hard on few bits, and
-#: twelve samples calibrate little. What a model is for is measured by the benchmarks of its own.
+#: The least cosine that counts as agreement, by what the recipe does to weights. Random inputs are hard on few
+#: bits, and twelve samples calibrate little; what a model is for is measured by benchmarks of its own.
 AGREES = {"int8": 0.95, "smooth+int8": 0.95, "int4": 0.9}
 _HEAD = (
     "| model | recipe | data | exit | MiB | ratio | cosine | speedup [95 %] | size only | done | skipped | misses |\n"
