@@ -24,6 +24,7 @@ from ..ir import errors
 from ..ir.core import Module, Op
 from ..ir.errors import Code
 from ..ir.rewrite import Rewriter
+from .batching import Batching
 from .options import check_field, format_value
 from .options import option as option  # pass authors find the whole contract here
 from .ports import Data, Progress, Runner, Statistics, Target
@@ -172,6 +173,7 @@ class Context:
     max_memory: int | None = None  # bytes
     dims: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic dimensions at which work is counted
     step: int = 0  # position in the recipe
+    batching: Batching = field(default_factory=Batching, compare=False, repr=False)  # sizes of batches, tried once
     draft: bool = False  # only costs of the result will be looked at: numbers of the same size need not be the best
 
     def rng(self, *tag: str | int) -> np.random.Generator:

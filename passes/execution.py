@@ -30,8 +30,14 @@ def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
         drop_dead(rewriter)
         verify(module)
     return PassReport(
-        step.name, str(step), done, plan.skipped, plan.notes, plan, seconds=time.perf_counter() - start
-    )  # fmt: skip
+        step.name,
+        str(step),
+        done,
+        plan.skipped,
+        (*plan.notes, *ctx.batching.notes()),
+        plan,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _done(step: Pass, result: object) -> tuple[Done, ...]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ..ir import errors
 from ..ir.core import Module, Value
-from ..ir.dims import Sym, evaluate
+from ..ir.dims import evaluate
 from ..ir.errors import Code
 from ..ir.text import print_module
 from ..ir.types import TensorType
@@ -25,7 +25,6 @@ from .ports import Array, Data, Executable, Progress, Request, Runner
 Item = TypeVar("Item")
 
 _DEFAULT_BUDGET = 512 << 20
-_MANY = 16  # samples at once
 _HOW = "mlc.compile(model, [step], data='x.npz') sets both; by hand: Context(data=load_npz(...), runner=OrtRunner())"
 
 
@@ -161,12 +160,9 @@ def stream(
             progress.advance("statistics", seen, len(data))
 
 
-def batch_size(module: Module) -> int:
-    """How many samples a model takes at once: many if all inputs and outputs leave the size of axis 0 open, and call
-    it the same."""
-    lead = [v.type.shape[:1] for v in (*module.graph.inputs, *module.graph.outputs) if isinstance(v.type, TensorType)]
-    same = len(lead) == len(module.graph.inputs) + len(module.graph.outputs) and len(set(lead)) == 1
-    return _MANY if same and lead[0] and isinstance(lead[0][0], Sym) else 1
+def batch_size(ctx: Context, *modules: Module) -> int:
+    """How many samples all of these models take at once (batching.py). Errors: NO_DATA, as `sources`."""
+    return min(ctx.batching.size(module, *sources(ctx)) for module in modules)
 
 
 def _bytes(value: Value) -> int:

@@ -53,7 +53,7 @@ def _watch(module: Module, sites: Sequence[ScalingSite], ctx: Context) -> list[S
     samples, runner = sources(ctx)
     taps = tuple(dict.fromkeys(value.name for site in sites for value in site.positions))
     executable = runner.prepare(module, taps)
-    batch = batch_size(module)
+    batch = batch_size(ctx, module)
     rng = ctx.rng("smooth", *taps)
     share = ROWS * batch / len(samples)
     seen = [_empty(site) for site in sites]

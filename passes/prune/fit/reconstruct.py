@@ -100,7 +100,7 @@ def _fit(
     ]
     maps = [_kept_map(linear, cut.get(linear.weight.name)) for linear in whole]
     rng = ctx.rng("reconstruct", *(x.weight.name for x in whole))
-    batch = min(batch_size(pruned), batch_size(dense))
+    batch = batch_size(ctx, pruned, dense)
     share = [rows_per_sample(s.linear.shape[2], len(samples)) for s in sites]
     for got, wanted in stream(samples, batch, models, ctx.progress):
         for site, old, (groups, matrix), collected, rows in zip(sites, whole, maps, moments, share):

@@ -87,7 +87,7 @@ def _moments(consumers: Sequence[Consumer], module: Module, ctx: Context) -> dic
     found = {name: CrossMoments() for name in linears}
     run = runner.prepare(module, tuple(dict.fromkeys(x.data.name for x in linears.values())))
     rng = ctx.rng("saliency", *linears)
-    batch = batch_size(module)
+    batch = batch_size(ctx, module)
     for (values,) in stream(samples, batch, [run], ctx.progress):
         for name, linear in linears.items():
             data = values[linear.data.name]
