@@ -223,6 +223,17 @@ def test_rounding_with_data_is_closer() -> None:
     assert error("gptq") < error("nearest")
 
 
+def test_what_refinement_kept_is_told() -> None:
+    """A line for each weight: those that no operator multiplies with are kept, and say why."""
+    module, feeds = NETS["bert"]()
+    report = Int8(mode="auto", rounding="gptq")(module, context(feeds)).history[-1]
+    sites = [d.site for d in report.done]  # type: ignore[attr-defined]
+    assert len(sites) == len(set(sites))
+    after = [d.after for d in report.done]  # type: ignore[attr-defined]
+    assert any("; kept: " in text for text in after)
+    assert any(", gptq in 8 bits" in text for text in after)
+
+
 def test_plans_are_data_and_deterministic() -> None:
     module, feeds = NETS["mobilenet"]()
     first, second = (Int8().plan(module, context(feeds)) for _ in range(2))

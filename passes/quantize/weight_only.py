@@ -28,7 +28,7 @@ from .damage import measured
 from .emit import CodeEmitter
 from .methods import LEARNT, METHODS, Learnt, search_of
 from .refine.awq import awq
-from .refine.refine import refine
+from .refine.refine import refine, told_together
 from .sites import BLOCKS, Site, Wish, decide, without_weights
 from .weights import float_weights
 
@@ -137,8 +137,7 @@ class WeightOnly(Pass):
             done.append(self._quantize(rw, site))
         if source is None:
             return done
-        refined = {d.site: d for d in refine(rw, source, ctx, method.refinement, chosen)}
-        done = [replace(d, after=f"{d.after}; {refined[d.site].after}") if d.site in refined else d for d in done]
+        done = told_together(done, refine(rw, source, ctx, method.refinement, chosen))
         return [*(d for d in scaled if not d.after.startswith("kept")), *done]
 
     def _refinement(self, plan: WeightPlan, ctx: Context) -> tuple[Learnt, dict[str, QSpec]]:

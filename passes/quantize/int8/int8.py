@@ -26,7 +26,7 @@ from ....ir.rewrite import Rewriter
 from ...base import ROUNDING, Context, Done, Effect, Need, Pass, option
 from ..observe import OBSERVERS
 from ..prepare import Prepared, prepare
-from ..refine.refine import refine
+from ..refine.refine import refine, told_together
 from ..refine.solvers import Options
 from .codes import symmetric
 from .decide import Settings, decide
@@ -131,8 +131,7 @@ class Int8(Pass):
         if source is not None:
             specs = {w.constant: symmetric(w.bits, w.axis) for w in plan.weights}
             # What clipped activations lack is no error of the weights: biases are left to `correct_bias`.
-            told = refine(rw, source, ctx, self.rounding, specs, Options(bias=False))
-            done += [d for d in told if not d.after.startswith("kept")]
+            done = told_together(done, refine(rw, source, ctx, self.rounding, specs, Options(bias=False)))
         return done
 
 
