@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,12 +73,6 @@ def refine(
             else:
                 done.append(Done(site.name, "rounded", f"kept: {_UNUSABLE}"))
     return done
-
-
-def told_together(rounded: Sequence[Done], refined: Sequence[Done]) -> list[Done]:
-    """One line for every weight: how it was rounded, and what refinement made of it or why it kept it."""
-    told = {d.site: d.after for d in refined}
-    return [replace(d, after=f"{d.after}; {told[d.site]}") if d.site in told else d for d in rounded]
 
 
 def told_together(rounded: Sequence[Done], refined: Sequence[Done]) -> list[Done]:
