@@ -101,12 +101,40 @@ def test_storage_lies_in_blocks_or_by_channel() -> None:
 
 
 def test_what_has_no_kernel_keeps_eight_bits_unless_told() -> None:
-    plan = Int4().plan(convolutional(), ORT)
+    plan = Int4(compute="codes").plan(convolutional(), ORT)
     assert {s.constant: s.bits for s in plan.sites} == {
         "wide": 8, "depthwise": 8, "pointwise": 8, "up": 8, "head": 4,
     }  # fmt: skip
     assert {s.bits for s in Int4(stored=4).plan(convolutional(), ORT).sites} == {4}
     assert {s.bits for s in Weights(bits=8, stored=4).plan(convolutional(), ORT).sites} == {8}
+
+
+def test_eight_bits_that_are_only_stored_have_a_scale_per_output() -> None:
+    """As int8 stores them: blocks of 32 would add a tenth to the bytes of 8 bits."""
+    module = convolutional()
+    plan = Int4().plan(module, ORT)
+    found = {s.constant: (s.axis, s.block) for s in plan.sites if s.form == "stored" and not s.kernel}
+    assert found == {"wide": (0, 0), "depthwise": (0, 0), "pointwise": (0, 0), "up": (1, 0)}
+    spent = {s.constant: s.bytes_after for s in plan.sites}
+    blocks = {s.constant: s.bytes_after for s in Weights(bits=6, stored=6).plan(module, ORT).sites}
+    assert all(spent[name] < blocks[name] for name in ("wide", "up"))
+
+
+def test_few_bits_that_gain_neither_time_nor_a_notable_share_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = parse_target("ort(cpu)")
+    ctx = Context(target=target)
+    times = {"blocks": 2.0, "float": 1.0}
+    monkeypatch.setattr(type(target), "seconds", lambda self, op, form, dims, bits, block: times.get(form))
+    module = convolutional()
+    plan = Int4().plan(module, ctx)
+    assert {s.constant: (s.form, s.bits, s.block) for s in plan.sites}["head"] == ("stored", 8, 0)
+    assert any(n.startswith("8 bits for head: 4 bits would save") for n in plan.notes)
+    for told in (Int4(compute="floats"), Int4(compute="codes"), Int4(stored=4)):
+        assert {s.constant: s.bits for s in told.plan(module, ctx).sites}["head"] == 4
+    small = Int4()(module, ctx)
+    assert not [op for op in legalize(small).module.walk() if op.domain]
+    times["blocks"] = 0.5  # codes are fast: 4 bits gain time
+    assert {s.constant: s.bits for s in Int4().plan(module, ctx).sites}["head"] == 4
 
 
 def test_the_block_is_the_fastest_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +201,8 @@ def test_matrices_of_rank_three_and_on_the_left() -> None:
 
 def test_three_and_six_bits_say_where_they_are_stored() -> None:
     module = convolutional()
-    assert any("3 bits are stored in 4" in n for n in Weights(bits=3, stored=3).plan(module, ORT).notes)
-    assert any("6 bits are stored in 8" in n for n in Weights(bits=6).plan(module, ORT).notes)
+    assert any("of 3 bits: stored in 4" in n for n in Weights(bits=3, stored=3).plan(module, ORT).notes)
+    assert any("of 6 bits: stored in 8" in n for n in Weights(bits=6, compute="codes").plan(module, ORT).notes)
     assert not any("are stored in" in n for n in Weights(bits=4, scale="f32", stored=4).plan(module, ORT).notes)
 
 

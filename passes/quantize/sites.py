@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ Form = Literal["blocks", "stored"]
 _COMPUTED: tuple[Literal["blocks", "float"], ...] = ("blocks", "float")
 #: Weights that may share a scale.
 BLOCKS = (32, 64, 128)
+#: Bits from which on rounding to nearest is as good as floats: scales per channel do, and codes need no refining.
+EXACT_ENOUGH = 8
 #: Smaller blocks are more exact: larger ones must be faster by more than this.
 _AS_FAST = 0.05
 #: Bytes of names, shapes and nodes that a quantized weight adds to a file.
@@ -131,20 +133,21 @@ def _site(weight: Weight, constant: Constant, layouts: Sequence[Layout], wish: W
     most = largest(constant)
     if not np.isfinite(most):
         return Problem(SkipCode.HURTS, "it holds Inf or NaN")
-    axis, block = _groups(constant.shape, layouts[0], wish.block_for(weight.readers, ctx))
-    kernel = _kernel(weight.readers, layouts, wish, (axis, block), ctx)
+    groups = _groups(constant.shape, layouts[0], wish.block_for(weight.readers, ctx))
+    kernel = _kernel(weight.readers, layouts, wish, groups, ctx)
     if isinstance(kernel, Problem):
         return kernel
-    spec = wish.spec(axis, block, kernel=kernel)
+    spec = wish.spec(*groups, kernel=kernel)
     form: Form = "blocks" if kernel and not _in_floats(weight.readers, spec, wish.compute, ctx) else "stored"
+    spec = spec if form == "blocks" else _storage(layouts[0], spec)
     wished = DType.F16 if DType.F16 in made else BY_SHORT[wish.scale]
     scale = wished if DType.F16 in made else fitting_scale_type(most, spec, wished)
     return Site(
         constant=weight.name,
         readers=tuple(r.site for r in weight.readers),
         shape=constant.shape,
-        axis=axis,
-        block=block,
+        axis=layouts[0].axis if spec.axis is None else spec.axis,
+        block=spec.block,
         bits=spec.bits,
         symmetric=wish.symmetric,
         scale=scale.short,
@@ -182,11 +185,17 @@ def _groups(shape: tuple[int, ...], found: Layout, block: int) -> tuple[int, int
     return (found.outputs, 0) if short else (found.axis, block)
 
 
+def _storage(found: Layout, spec: QSpec) -> QSpec:
+    """The codes of a weight that is widened at load. With 8 bits a scale per output is exact enough, as in `int8`:
+    blocks would add a tenth to the bytes."""
+    return replace(spec, axis=found.outputs, block=0) if spec.bits >= EXACT_ENOUGH else spec
+
+
 def _kernel(
     readers: Sequence[Reader], layouts: Sequence[Layout], wish: Wish, groups: tuple[int, int], ctx: Context
 ) -> bool | Problem:
     """Whether kernels can compute from the codes. Readers of both kinds would need two copies of them."""
-    served = {_serve(reader, found.kernel, wish, groups, ctx) for reader, found in zip(readers, layouts)}
+    served = {_serve(reader, found, wish, groups, ctx) for reader, found in zip(readers, layouts)}
     for found in served:
         if isinstance(found, Problem):
             return found
@@ -196,16 +205,16 @@ def _kernel(
     return served.pop()
 
 
-def _serve(reader: Reader, kernel: bool, wish: Wish, groups: tuple[int, int], ctx: Context) -> bool | Problem:
+def _serve(reader: Reader, found: Layout, wish: Wish, groups: tuple[int, int], ctx: Context) -> bool | Problem:
     target = ctx.target
     if target is None:
-        return kernel
+        return found.kernel
     spec = wish.spec(*groups)
-    if kernel and target.supports(
+    if found.kernel and target.supports(
         reader.op, "blocks", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric
     ):
         return True
-    spec = wish.spec(*groups, kernel=False)
+    spec = _storage(found, wish.spec(*groups, kernel=False))
     support = target.supports(reader.op, "stored", bits=spec.storage.bits, block=spec.block, symmetric=spec.symmetric)
     if support:
         return False

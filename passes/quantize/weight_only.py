@@ -27,9 +27,10 @@ from . import mixed
 from .damage import measured
 from .emit import CodeEmitter
 from .methods import LEARNT, METHODS, Learnt, search_of
+from .narrow import worth_narrowing
 from .refine.awq import awq
 from .refine.refine import refine, told_together
-from .sites import BLOCKS, Site, Wish, decide, without_weights
+from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, decide, without_weights
 from .weights import float_weights
 
 BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
@@ -37,10 +38,6 @@ BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the
 ACCURACY = "mlc.accuracy_level"
 #: Metadata of the DequantizeLinear that tells the backend to widen the codes although it has a kernel for them.
 FORM = "mlc.form"
-
-
-#: Bits from which on rounding to nearest is left alone unless it is asked for.
-_EXACT_ENOUGH = 8
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,8 @@ class WeightOnly(Pass):
         options: list[list[Site]] = []
         skipped = list(without_weights(module, ctx))
         total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
-        for weight in float_weights(module):
+        weights = {weight.name: weight for weight in float_weights(module)}
+        for weight in weights.values():
             found = [decide(weight, self.wish(bits), ctx, total) for bits in self.widths]
             sites = {site.bits: site for site in found if isinstance(site, Site)}
             if sites:
@@ -110,6 +108,9 @@ class WeightOnly(Pass):
         chosen, told = self._choose(options, module, ctx)
         skipped += mixed.left_out(options, chosen)
         kept = tuple(site for site in chosen if site is not None)
+        if len(self.widths) == 1:  # several are weighed against each other
+            kept, wide = worth_narrowing(kept, weights, self.wish(self.widths[0]), ctx, total)
+            told += wide
         told += _blocks_told(kept) if not self.block else ()
         return WeightPlan(tuple(skipped), (*told, *notes(kept)), kept)
 
@@ -148,7 +149,7 @@ class WeightOnly(Pass):
         if self.method in LEARNT:
             return method, {s.constant: s.spec for s in plan.sites}
         if self.method == "auto" and ctx.data is not None and ctx.runner is not None:
-            return method, {s.constant: s.spec for s in plan.sites if s.bits < _EXACT_ENOUGH}
+            return method, {s.constant: s.spec for s in plan.sites if s.bits < EXACT_ENOUGH}
         return method, {}
 
     def _quantize(self, rw: Rewriter, site: Site) -> Done:
@@ -255,13 +256,17 @@ def notes(sites: Sequence[Site]) -> tuple[str, ...]:
         found.append("scales are stored in 16 bits: keep graph optimizations of ONNX Runtime on (basic or higher)")
     stored, slower = (sum(1 for s in sites if s.form == "stored" and s.kernel is k) for k in (False, True))
     if stored:
-        found.append(f"{stored} weights have no kernel for codes: size only, they are widened at load")
+        found.append(f"no kernel for codes of {_weights(stored)}: size only, widened at load")
     if slower:
         found.append(
-            f"{slower} weights are widened at load, size only: products of codes would be slower than of floats"
+            f"size only for {_weights(slower)}, widened at load: products of codes would be slower than of floats"
         )
     for bits, count in sorted(Counter(s.bits for s in sites).items()):
         storage = next(s.spec.storage for s in sites if s.bits == bits)
         if storage.bits != bits:
-            found.append(f"{count} weights of {bits} bits are stored in {storage.bits}, which is no smaller")
+            found.append(f"{_weights(count)} of {bits} bits: stored in {storage.bits}, which is no smaller")
     return tuple(found)
+
+
+def _weights(count: int) -> str:
+    return f"{count} weight{'' if count == 1 else 's'}"
