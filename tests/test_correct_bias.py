@@ -213,6 +213,15 @@ def test_products_whose_addition_was_folded_are_matched(rounding: Pass) -> None:
     assert report.done
 
 
+def test_outputs_that_are_masked_with_inf_have_the_last_word_too() -> None:
+    net = Layers()
+    y = net.relu(net.dense(net.relu(net.dense(net.input("x", F32, "N", 32), 32, 32)), 32, 16))
+    mask = net.const(np.where(np.arange(16) < 4, -np.inf, 0).astype(np.float32))
+    feeds = {"x": np.abs(np.random.default_rng(0).standard_normal((64, 32))).astype(np.float32)}
+    rounding = Weights(bits=3, method="rtn", stored=3)
+    assert compiled(net.done(net.op("Add", [y, mask])), feeds, rounding, CorrectBias()).history[-1].done
+
+
 def test_channels_that_were_scaled_before_are_compared_as_scaled() -> None:
     """Exact rewrites move scales between layers: their values are others than those of the model as it came."""
     original, feeds, others = cnn(), images(24), images(24, 1)

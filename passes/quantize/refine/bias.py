@@ -258,9 +258,11 @@ class _Judge:
         for made, wanted in stream(self._few, 1, models):
             for name, reference in wanted.items():
                 if reference.dtype.kind == "f" and name in made:
-                    difference = made[name].astype(np.float64) - reference
+                    there = np.isfinite(reference) | np.isfinite(made[name])  # logits that are masked are Inf in both
+                    known = reference[there].astype(np.float64)
+                    difference = made[name][there] - known
                     noise[name] = noise.get(name, 0.0) + float(np.square(difference).sum())
-                    power[name] = power.get(name, 0.0) + float(np.square(reference, dtype=np.float64).sum())
+                    power[name] = power.get(name, 0.0) + float(np.square(known).sum())
         return max((noise[n] / power[n] for n in noise if power[n] > 0), default=0.0)
 
 
