@@ -29,10 +29,11 @@ _PUBLIC = {
     "Pass": ("mlc.passes.base", "Pass"),
     "MlcError": ("mlc.ir.errors", "MlcError"),
     "passes": ("mlc.passes", None),
+    "commands": ("mlc.commands", None),
 }
 
-__all__ = ["Context", "MlcError", "Module", "Pass", "Recipe", "Result", "__version__", "compile", "load", "passes"]
-__all__ += ["plan", "save"]
+__all__ = ["Context", "MlcError", "Module", "Pass", "Recipe", "Result", "__version__", "commands", "compile", "load"]
+__all__ += ["passes", "plan", "save"]
 
 
 def __getattr__(name: str) -> Any:

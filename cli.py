@@ -33,6 +33,7 @@ Recipe = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="calibration samples: an .npz with the input names as keys")]
 Eval = Annotated[Path | None, typer.Option("--eval", help="samples that judge the result (default: a share of --data)")]
+VerifyEval = Annotated[Path | None, typer.Option("--eval", help="samples to compare on  [default: synthetic ones]")]
 Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
 Mask = Annotated[str | None, typer.Option(help="the input that marks padding: samples are cut to their real length")]
 To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
@@ -266,7 +267,7 @@ def _exclusive(options: dict[str, bool]) -> None:
 def verify(
     a: Annotated[Path, typer.Argument(help="the reference model")],
     b: Annotated[Path, typer.Argument(help="the model to compare")],
-    eval: Eval = None,
+    eval: VerifyEval = None,
     mask: Mask = None,
     dims: Dims = None,
     seed: Seed = 0,
@@ -277,7 +278,12 @@ def verify(
     from . import commands
 
     found = commands.compare(a, b, eval=eval, mask=mask, dims=_dims(dims), seed=seed)
-    typer.echo(_json(found) if json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    if json:
+        typer.echo(_json(found))
+    else:
+        from .backends.agreement_view import lines
+
+        typer.echo("\n".join(lines(found)))
     if not found["integers_equal"] or (found["cosine"] is not None and found["cosine"] < min_cosine):
         worst = f"cosine {found['cosine']:.6f}" if found["cosine"] is not None else "different values"
         raise errors.BoundError(

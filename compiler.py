@@ -134,7 +134,7 @@ def save(module: Module, path: PathLike, *, target: str | None = None, overwrite
 
 def compile(
     model: PathLike | Module,
-    recipe: str | Recipe | Sequence[Pass],
+    recipe: str | Recipe | Pass | Sequence[Pass],
     *,
     output: PathLike | None = None,
     **settings: Any,
@@ -348,7 +348,9 @@ class _Compilation:
                 "ratio": emitted.nbytes / self.source_bytes,
             },
             "checks": emitted.checks(self.judge),
-            "bounds": [{"bound": v.limit.text, "measured": v.measured, "holds": v.holds} for v in verdicts],
+            "bounds": [
+                {"bound": v.limit.text, "measured": v.measured, "found": v.found, "holds": v.holds} for v in verdicts
+            ],
             "missed": [d.message for d in diagnostics],
             "warnings": [*self.warnings, *self.judge.warnings, *emitted.warnings],
             "metadata": dict(self.source.meta.properties),
@@ -454,7 +456,9 @@ def _step_json(outcome: PassReport) -> dict[str, Any]:
 # -- plan ------------------------------------------------------------------------------------------------------
 
 
-def plan(model: PathLike | Module, recipe: str | Recipe | Sequence[Pass], **settings: Any) -> list[tuple[str, Plan]]:
+def plan(
+    model: PathLike | Module, recipe: str | Recipe | Pass | Sequence[Pass], **settings: Any
+) -> list[tuple[str, Plan]]:
     """What each step would do: (step, plan) in order. Steps are applied to a copy, because later ones depend on it."""
     options = Settings(**settings)
     program = Program.of(recipe)

@@ -46,15 +46,24 @@ def _table(shown: Sequence[Row]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("weight", "of", "size"):
+    named = any(_op(row) for row in shown)
+    for column in ("weight", "of", *(["op"] if named else []), "size"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     heads = [(head, key) for head, key in _HEADS if any(key in row["damage"] for row in shown)]
     for head, _ in heads:
         table.add_column(head, justify="right")
     for row in shown:
         damages = (_number(row["damage"].get(key)) for _, key in heads)
-        table.add_row(Text(row["weight"]), ", ".join(row["kinds"]), _shape(row), *damages)
+        op = [Text(_op(row))] if named else []
+        table.add_row(Text(row["weight"]), ", ".join(row["kinds"]), *op, _shape(row), *damages)
     return table
+
+
+def _op(row: Row) -> str:
+    """The op that reads the weight, where it has a name: exporters call weights `onnx::Conv_118`."""
+    first, *more = row["readers"]
+    name = "" if first in (row["weight"], *row["kinds"]) else str(first)
+    return f"{name}, {len(more)} more" if name and more else name
 
 
 def _remarks(sites: Sequence[Row], reached: Sequence[Row], shown: Sequence[Row], left: Sequence[Row]) -> list[str]:
@@ -64,6 +73,8 @@ def _remarks(sites: Sequence[Row], reached: Sequence[Row], shown: Sequence[Row],
     if len(reached) < len(sites):
         names = ", ".join(row["weight"] for row in sites if not any(row["damage"].values()))
         lines.append(f"no output moved for {len(sites) - len(reached)}, which the samples do not reach: {names}")
+    if any("data 8 bits, dynamic" in row["damage"] and "data 8 bits, static" not in row["damage"] for row in shown):
+        lines.append("data without a static grid: inside bodies of If and Loop, not finite, or never seen")
     lines += [f"{row['weight']}: {row['why']}" for row in left]
     return lines
 

@@ -199,8 +199,7 @@ def _totals(report: Mapping[str, Any]) -> RenderableType:
     if checks.get("accuracy"):
         table.add_row("accuracy", change(*(f"{checks['accuracy'][k]:.2%}" for k in ("source", "artifact"))))
     for bound in report["bounds"]:
-        found = "not measured" if bound["measured"] is None else f"{bound['measured']:.4g}"
-        table.add_row("bound", f"{bound['bound']}: {found}, {'holds' if bound['holds'] else 'MISSED'}")
+        table.add_row("bound", f"{bound['bound']}: {bound['found']}, {'holds' if bound['holds'] else 'MISSED'}")
     for name, value in checks.items():
         if name == "loads" and value is not None:
             table.add_row(name, "yes" if value else "no")

@@ -8,6 +8,7 @@ from ..ir.errors import Code, Diagnostic
 from . import syntax as ast
 from .bounds import check_goal, check_loop_bound
 from .names import Names
+from .nearmiss import argument_advice, step_advice
 from .quantity import unknown_unit
 from .selectors import check_selector
 from .signature import Catalog, Parameter, Signature
@@ -143,7 +144,7 @@ class _Checker:
             f"unknown step '{call.name}'",
             span,
             label="no pass or recipe of this name",
-            help=near(call.name, (*self.catalog.names, *self.names.steps)),
+            help=step_advice(call.name, (*self.catalog.names, *self.names.steps)),
             note="'mlc passes' lists what there is",
         )
 
@@ -155,7 +156,7 @@ class _Checker:
                     Code.UNKNOWN_ARGUMENT,
                     f"'{signature.name}' takes no argument '{argument.name}'",
                     argument.span,
-                    help=near(argument.name or "", signature.parameters),
+                    help=argument_advice(signature.name, argument.name or "", signature.parameters),
                     note=str(signature),
                 )
             ]

@@ -11,10 +11,10 @@ from ..passes import registry
 from ..passes.base import Pass
 from ..passes.options import format_value
 from .executable import refusals
+from .nearmiss import step_advice
 from .recipe import check
 from .source import read_source
 from .syntax import Call, Ref, walk
-from .values import near
 
 
 def list_passes() -> Iterator[str]:
@@ -30,7 +30,8 @@ def list_passes() -> Iterator[str]:
 def describe(name: str) -> Iterator[str]:
     """A pass with its arguments. Errors: UNKNOWN_STEP with the nearest name."""
     if name not in registry.names():
-        raise error(Code.UNKNOWN_STEP, f"unknown step '{name}'", help=near(name, registry.names()) or "see mlc passes")
+        advice = step_advice(name, registry.names()) or "see mlc passes"
+        raise error(Code.UNKNOWN_STEP, f"unknown step '{name}'", help=advice)
     found = registry.find(name)
     yield name
     yield ""

@@ -6,12 +6,20 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..ir.errors import Code, Diagnostic, MlcError
 from .build import Limit
+from .quantity import spoken
 
 #: Metrics that more compression improves; the others get worse by it.
 COSTS = frozenset({"size", "params", "flops", "latency"})
+
+_SMALLER = "let a step go further: prune(ratio), weights([2, 4, 8]), stored=4"
+#: What else helps where a bound is missed, by metric.
+_FURTHER = {"size": _SMALLER, "params": "let prune go further", "flops": "let prune go further",
+            "latency": "let a step go further: prune, int8 with --data"}  # fmt: skip
+_LESS = "let a step do less: more bits, a smaller ratio, except the layers that suffer (mlc inspect --sensitivity)"
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,16 @@ class Verdict:
         over = self.measured - self.limit.value
         return -over if self.limit.comparison.startswith(">") else over
 
+    @property
+    def found(self) -> str:
+        """What was measured, with its unit."""
+        return "not measured" if self.measured is None else spoken(self.measured, self.limit.kind)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bound": self.limit.text, "measured": self.measured, "found": self.found, "holds": self.holds}
+
     def __str__(self) -> str:
-        found = "not measured" if self.measured is None else f"{self.measured:.6g}"
-        return f"{self.limit.text}: {found}{'' if self.holds else ' (missed)'}"
+        return f"{self.limit.text}: {self.found}{'' if self.holds else ' (missed)'}"
 
 
 def check_measurable(limits: Iterable[Limit], *, check: str, labels: bool, classes: bool) -> None:
@@ -87,7 +102,7 @@ def missed(verdicts: Iterable[Verdict]) -> tuple[Diagnostic, ...]:
             Code.BOUND_MISSED,
             f"the bound was missed: {verdict}",
             verdict.limit.span,
-            help="the best artifact was saved; loosen the bound, or let a step go further",
+            help=f"the best artifact was saved; loosen the bound, or {_FURTHER.get(verdict.limit.metric, _LESS)}",
         )
         for verdict in verdicts
         if not verdict.holds

@@ -1,9 +1,10 @@
-"""Why a selector matched nothing: the nearest names, and what a slightly wider pattern would match."""
+"""What is meant by words that name nothing here, and why a selector matched nothing: the nearest names, and what a
+slightly wider pattern would match."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..ir.errors import Code, Diagnostic
 from ..ir.patterns import glob_regex, nearest, normal
@@ -11,6 +12,35 @@ from . import syntax as ast
 from .print import selector as selector_text
 from .selectors import Predicate, Site, leaves, match_names, predicate
 from .values import near
+
+_EIGHT = "int8 (activations, too), int4, or weights(BITS)"
+#: What people write where a step stands, and what to write instead.
+_STEPS = {
+    "quantize": _EIGHT,
+    "quantise": _EIGHT,
+    "quant": _EIGHT,
+    "gptq": "int4(method=gptq), weights(BITS, method=gptq) or int8(rounding=gptq)",
+    "adaround": "int4(method=adaround), weights(BITS, method=adaround) or int8(rounding=adaround)",
+    "awq": "int4(method=awq) or weights(BITS, method=awq)",
+    "hqq": "int4(method=hqq) or weights(BITS, method=hqq)",
+    "rtn": "int4(method=rtn) or weights(BITS, method=rtn)",
+    "static": "int8(mode=static)",
+    "dynamic": "int8(mode=dynamic)",
+    "smoothquant": "smooth + int8",
+    "half": "fp16",
+} | {f"int{bits}": f"weights({bits})" for bits in (2, 3, 6)}
+#: (step, argument) likewise.
+_ARGUMENTS = {(step, "bits"): "the step is named by its bits; weights(BITS) takes any" for step in ("int4", "int8")}
+
+
+def step_advice(word: str, known: Iterable[str]) -> str:
+    """What to write instead of a step that there is not, or nothing."""
+    return f"write {_STEPS[word]}" if word in _STEPS else near(word, known)
+
+
+def argument_advice(step: str, word: str, known: Iterable[str]) -> str:
+    """What to write instead of an argument that the step does not take, or nothing."""
+    return _ARGUMENTS.get((step, word)) or near(word, known)
 
 
 def no_match(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:

@@ -29,7 +29,7 @@ class Program:
     text: str
 
     @classmethod
-    def of(cls, recipe: str | Recipe | Sequence[Pass]) -> Program:
+    def of(cls, recipe: str | Recipe | Pass | Sequence[Pass]) -> Program:
         if isinstance(recipe, str):
             source = read_source(recipe, stdin=sys.stdin)
             recipe = Recipe.parse(source.text, name=source.name, choose=source.choose)
@@ -37,7 +37,7 @@ class Program:
             steps = tuple((registry.find(s.name)(**s.arguments), s) for s in recipe.steps)
             program = cls(steps, recipe, str(recipe))
         else:
-            passes = _passes(recipe)
+            passes = _passes([recipe] if isinstance(recipe, Pass) else recipe)
             program = cls(tuple((p, None) for p in passes), None, " + ".join(map(str, passes)))
         check_order([step for step, _ in program.steps])
         return program

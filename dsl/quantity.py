@@ -69,6 +69,28 @@ def base_value(number: Number) -> int | float:
     return scaled if unit.over == 1 else scaled / unit.over
 
 
+#: How a value in the base unit is told: what it is divided by, its format and the unit.
+_SPOKEN = {
+    Quantity.NUMBER: (1, ".6g", ""),
+    Quantity.RATIO: (0.01, ".4g", "%"),
+    Quantity.POINTS: (0.01, ".3g", " pp"),
+    Quantity.FACTOR: (1, ".4g", "x"),
+    Quantity.TIME: (1e-3, ".4g", " ms"),
+    Quantity.ENERGY: (1e-3, ".4g", " mJ"),
+    Quantity.LEVEL: (1, ".4g", " dB"),
+}
+_SIZES = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def spoken(value: float, kind: Quantity) -> str:
+    """A value in the base unit of its kind, for people: `6.28 MiB`, `0.3x`, `27.4 dB`."""
+    if kind is Quantity.SIZE:
+        unit, over = next(((u, n) for u, n in _SIZES if abs(value) >= n), ("B", 1))
+        return f"{value / over:.6g} {unit}"
+    divisor, form, unit = _SPOKEN[kind]
+    return f"{value / divisor:{form}}{unit}"
+
+
 def unknown_unit(number: Number) -> Diagnostic | None:
     """The diagnostic for a unit that does not exist."""
     if number.unit in UNITS:

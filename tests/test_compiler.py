@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,31 @@ def test_plan_and_explain_do_no_work(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "fp16: Stores" in explained
     assert "a choice of steps ('|') cannot be executed yet" in explained
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_numbers_are_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = two_layers(tmp_path)
+    arguments = ["compile", str(source), "-r", "fp16 where size <= 1KiB, cosine >= 0.9", "-o", str(tmp_path / "o.onnx")]
+    assert run(arguments) == 3
+    told = capsys.readouterr()
+    assert re.search(r"size <= 1KiB: \d+\.?\d* KiB, MISSED", told.out)
+    assert re.search(r"size <= 1KiB: \d+\.?\d* KiB \(missed\)", told.err)
+    assert "weights([2, 4, 8])" in told.err
+    assert re.search(r"cosine >= 0.9: (1|0\.9\d*), holds", told.out)
+    assert run(["verify", str(source), str(tmp_path / "o.onnx")]) == 0
+    assert re.search(r"^cosine: \d\.\d{6}\nSQNR: \d+\.\d dB\nlargest difference: .*\n", capsys.readouterr().out)
+    assert run(["verify", str(source), str(source)]) == 0
+    assert "SQNR: infinite, the outputs are equal" in capsys.readouterr().out
+    assert run(["verify", "--help"]) == 0
+    assert "--data" not in capsys.readouterr().out, "verify has no --data"
+
+
+def test_one_pass_is_a_recipe(tmp_path: Path) -> None:
+    source = two_layers(tmp_path)
+    one = mlc.compile(source, mlc.passes.Fp16(), check="none")
+    assert one.report["recipe"] == mlc.compile(source, [mlc.passes.Fp16()], check="none").report["recipe"] == "fp16"
+    assert [text for text, _ in mlc.plan(source, mlc.passes.Fp16())] == ["fp16"]
+    assert mlc.commands.inspect(source, dims={})["operators"]
 
 
 def test_inspect_verify_and_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.recipes import PASSES
 
+from mlc.dsl import nearmiss
 from mlc.dsl.recipe import Recipe
 from mlc.ir.errors import Code, MlcError
+from mlc.passes import registry
 
 GOLDEN = Path(__file__).parent / "golden" / "dsl" / "errors.txt"
 _CASE = re.compile(r"^=== (?P<title>.*)\n(?P<text>(?:.*\n)*?)---\n(?P<message>(?:(?!=== ).*\n)*)", re.MULTILINE)
@@ -73,3 +75,18 @@ def test_any_text_runs_or_is_refused(text: str) -> None:
         assert str(e)  # noqa: PT017  (most texts are wrong; the point is that nothing else is raised)
         return
     assert recipe.steps
+
+
+@pytest.mark.parametrize("word", sorted(nearmiss._STEPS))
+def test_what_is_advised_instead_of_a_step_is_a_recipe(word: str) -> None:
+    assert word not in registry.names()
+    with pytest.raises(MlcError, match=re.escape(f"write {nearmiss._STEPS[word]}")):
+        Recipe.parse(word)
+    for advised in re.split(r",? or |, (?!method)", nearmiss._STEPS[word].replace(" (activations, too)", "")):
+        assert Recipe.parse(advised.replace("BITS", "4")).steps
+
+
+def test_arguments_with_advice_do_not_exist() -> None:
+    for step, argument in nearmiss._ARGUMENTS:
+        with pytest.raises(MlcError, match="takes no argument"):
+            Recipe.parse(f"{step}({argument}=8)")

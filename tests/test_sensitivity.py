@@ -142,6 +142,15 @@ def row(name: str, damage: float, **more: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_ops_are_named_where_weights_tell_nothing() -> None:
+    rows = [row("onnx::Conv_118", 1e-3) | {"readers": ["/a/a.0/Conv", "/b/Conv"]}, row("w", 1e-4)]
+    text = shown({"format": 1, "samples": 8, "sites": rows, "left": []})
+    assert "/a/a.0/Conv, 1 more" in text
+    assert " op " in text.splitlines()[1]
+    rows[0]["readers"] = ["Conv"]  # an op without a name goes by its kind
+    assert " op " not in shown({"format": 1, "samples": 8, "sites": rows, "left": []}).splitlines()[1]
+
+
 def test_golden(update_golden: bool) -> None:
     rows = [row(f"layer{i}.weight", 1e-4 / (i + 1)) for i in range(30)]
     rows[0]["damage"] |= {STATIC: 2e-3, DYNAMIC: 1e-3}

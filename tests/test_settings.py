@@ -134,7 +134,7 @@ def test_a_bound_without_a_finite_measure_is_reported(model: Path, tmp_path: Pat
     out = tmp_path / "o.mlc"
     assert run(["compile", str(model), "-r", "prune where sqnr >= 20dB", "-o", str(out)]) == 0
     (found,) = json.loads((out / "report.json").read_text())["bounds"]
-    assert found == {"bound": "sqnr >= 20dB", "measured": None, "holds": True}
+    assert found == {"bound": "sqnr >= 20dB", "measured": None, "found": "inf dB", "holds": True}
 
 
 def test_a_bound_on_work_of_unknown_size_is_refused(model: Path) -> None:
