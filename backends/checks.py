@@ -34,6 +34,7 @@ _RUN_FACTOR = 3  # a session holds the file, the weights and packed copies of th
 _EXACT_TOLERANCE = 1e-4  # relative to the largest output: what exact steps may differ by through float rounding
 _ROUNDING_FACTOR = 8  # exact steps may also differ by so many times what the runtime's own optimizations change
 _HASH_CHUNK = 1 << 20
+_GOOD_COSINE = 0.99  # the default of `mlc verify`
 _LOW_COSINE = 0.9
 
 
@@ -220,11 +221,8 @@ def check_emitted(
     agreement, accuracy = judge.agreement(session)
     latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
     broken = _broken(agreement, judge, exact=exact)
-    if agreement.cosine is not None and agreement.cosine < _LOW_COSINE:
-        warnings.append(
-            f"the outputs differ strongly from the source's (cosine {agreement.cosine:.2f}): do less, or fine-tune; "
-            "'where cosine >= 0.99' makes it a bound"
-        )
+    if agreement.cosine is not None and agreement.cosine < _GOOD_COSINE:
+        warnings.append(_differs(agreement.cosine))
     return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, fusion, {}, broken, tuple(warnings))
 
 
@@ -235,6 +233,15 @@ def _open_emitted(path: Path, module: Module, threads: int) -> tuple[Session, Fu
     with tempfile.TemporaryDirectory(prefix="mlc-optimized-") as folder:
         optimized = Path(folder) / "optimized.onnx"
         return Session(path, threads=threads, optimized_path=optimized), read_fusion(optimized)
+
+
+def _differs(cosine: float) -> str:
+    """What to say of outputs that `mlc verify` would not accept."""
+    how = " strongly" if cosine < _LOW_COSINE else ""
+    return (
+        f"the outputs differ{how} from the source's (cosine {cosine:.3f}; mlc verify wants {_GOOD_COSINE}): do less, "
+        "or fine-tune; 'where cosine >= 0.99' makes it a bound"
+    )
 
 
 def _broken(agreement: Agreement, judge: Judge, *, exact: bool) -> tuple[Diagnostic, ...]:

@@ -282,3 +282,24 @@ def test_real_models_shrink_and_agree(model: RealModel, tmp_path: Path) -> None:
     for name, a in wanted.items():
         if a.dtype.kind == "f":
             assert a.ravel() @ found[name].ravel() > 0.95 * np.linalg.norm(a) * np.linalg.norm(found[name])
+
+
+def test_tables_whose_rows_lie_along_another_axis_are_stored() -> None:
+    """Positions [1, L, D], of which a run takes as many as the input has: a scale for each."""
+    net = Layers()
+    ids = net.input("ids", DType.I64, "N", "T")
+    size = net.op("Shape", [ids], attrs={"start": 1, "end": 2})
+    positions = net.op("Slice", [net.weight(1, 64, 96), net.ints(0), size, net.ints(1)])
+    columns = net.op(
+        "Gather", [net.weight(96, 40), net.op("ReduceMax", [ids], attrs={"keepdims": 0})], attrs={"axis": 1}
+    )
+    x = net.op("Add", [positions, net.op("Gather", [net.weight(200, 96), ids])])
+    module, feeds = net.done(net.op("Add", [x, columns])), {"ids": np.array([[3, 19, 0, 7, 7]])}
+    small = Int8()(module, context(feeds))
+    weights = small.history[-1].plan.weights  # type: ignore[attr-defined]
+    assert sorted((w.shape, w.axis) for w in weights) == [((1, 64, 96), 1), ((96, 40), 1), ((200, 96), 0)]
+    assert not small.history[-1].skipped  # type: ignore[attr-defined]
+    same(small, feeds)
+    floats = Session(module).run(feeds)
+    for name, found in Session(legalize(small, TARGET).module).run(feeds).items():
+        np.testing.assert_allclose(found, floats[name], atol=0.02 * np.abs(floats[name]).max())

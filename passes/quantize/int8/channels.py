@@ -1,7 +1,7 @@
 """Along which axis of a weight its output channels lie: each channel has a scale of its own.
 
 A scale per output channel leaves the product of codes to be scaled once, after the sum. Rows of tables are channels
-too: each is read as a whole.
+too, along the axis by which they are taken: each is read as a whole.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from ....ir.core import Op
 from ....ir.ops.access import attr_int, ints
-from ....ir.rows import sliced_rows
 from ..weights import Reader, describe
 
 Axis = int | str  # a string says why there is none
@@ -45,13 +44,14 @@ def _gates(op: Op, rank: int) -> Axis:
 def _gathered(op: Op, rank: int) -> Axis:
     if ints(op.operand(1)) is not None:
         return _FOLDED
-    return 0 if attr_int(op, "axis") in (0, -rank) else "rows are not gathered along the first axis"
+    return attr_int(op, "axis") % rank
 
 
 def _sliced(op: Op, rank: int) -> Axis:
     if ints(op.operand(2)) is not None:
         return _FOLDED
-    return 0 if sliced_rows(op) is not None else "a slice that is not a range of rows has no form in codes"
+    axes = ints(op.operand(3))
+    return axes[0] % rank if axes else 0
 
 
 _AXES: dict[tuple[str, int], Callable[[Op, int], Axis]] = {

@@ -21,6 +21,8 @@ from .sites import Candidate, candidates
 
 _KEPT = "its 8-bit forms would do more damage to the outputs than the option 'damage' allows"
 _NO_GAIN = "codes would be neither faster nor smaller"
+_NOTABLE = 0.01  # what other steps may do to the outputs, and what `mlc verify` accepts
+_TOLD = "damage to the worst output on probed samples: {:.2%} (1 - cosine); damage=1% would leave more in floats"
 _NOT_FINITE = "what it reads or makes is not finite, or was always empty, on the calibration data"
 
 
@@ -148,6 +150,8 @@ class _Decider:
             per_channel=settings.per_channel,
         )
         self.notes += made.choice.notes
+        if made.choice.damage > _NOTABLE:
+            self.notes.append(_TOLD.format(made.choice.damage))
         for candidate in found:
             saves = candidate.bytes_after < candidate.constant.nbytes
             code, why = (SkipCode.HURTS, _KEPT) if saves else (SkipCode.TOO_SMALL, _NO_GAIN)

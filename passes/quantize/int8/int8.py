@@ -15,7 +15,6 @@ Krishnamoorthi 2018.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,14 +31,13 @@ from .codes import symmetric
 from .decide import Settings, decide
 from .emit import Emitter
 from .forms import Forms
-from .grids import CHOICES, Calibration, grids
+from .grids import CHOICES, grids
+from .notes import notes
 from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate
 from .unfold import unfold
 
 _DAMAGE = 0.05
-_NO_DATA = "no calibration data: products find their ranges on the run, other weights are only stored in 8 bits"
-_NARROW = "weights use 7 bits where activations are codes: the target's products of 8 bits may saturate"
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Int8(Pass):
         weights = [self._site(c, made.forms, within) for c in made.weights]
         return Int8Plan(
             skipped=made.skipped,
-            notes=(*prepared.notes, *_notes(weights, within), *_observed(made.calibration), *made.notes),
+            notes=(*(prepared.notes if weights else ()), *notes(weights, made, self.mode, within)),
             weights=tuple(weights),
             activations=grids(made.placement, made.calibration.ranges),
             glue=tuple(op.results[0].name for op in made.placement.glue),
@@ -137,22 +135,3 @@ class Int8(Pass):
 
 def _ignored(option: str, why: str, use: str) -> MlcError:
     return error(Code.CANNOT_HONOUR, f"'int8.{option}' would change nothing: {why}", help=f"use it with {use}")
-
-
-def _observed(found: Calibration) -> tuple[str, ...]:
-    """Which observer was chosen, and what the others would have done."""
-    if not found.tried:
-        return ()
-    told = ", ".join(f"{name} {damage:.2g}" for name, damage in found.tried.items())
-    return (f"ranges of activations: {found.observer} (1 - cosine with activations rounded: {told})",)
-
-
-def _notes(weights: Sequence[WeightSite], ctx: Context) -> tuple[str, ...]:
-    """What the user should know of how it was done."""
-    counts = Counter(r.form for w in weights for r in w.readers)
-    notes = [f"forms: {', '.join(f'{count} {form}' for form, count in counts.items())}"] if counts else []
-    if ctx.data is None and ctx.stats is None and weights:
-        notes.append(_NO_DATA)
-    if any(w.bits < 8 for w in weights):
-        notes.append(_NARROW)
-    return tuple(notes)
