@@ -60,9 +60,12 @@ def _table(shown: Sequence[Row]) -> Table:
 
 
 def _op(row: Row) -> str:
-    """The op that reads the weight, where it has a name: exporters call weights `onnx::Conv_118`."""
+    """The op that reads the weight, where it has a name that the weight's does not tell: exporters call some weights
+    `onnx::Conv_118`, others by their layer (`encoder.0.weight` of `/encoder/encoder.0/Conv`)."""
     first, *more = row["readers"]
-    name = "" if first in (row["weight"], *row["kinds"]) else str(first)
+    layer = row["weight"].rpartition("." if "." in row["weight"] else "/")[0]
+    told = first in (row["weight"], *row["kinds"]) or (layer and layer in first)
+    name = "" if told else str(first)
     return f"{name}, {len(more)} more" if name and more else name
 
 

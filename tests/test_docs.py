@@ -70,6 +70,16 @@ def test_pruning_with_data_from_python_works_as_printed(tmp_path: Path, monkeypa
         assert np.linalg.norm(y - dense) < 0.1 * np.linalg.norm(dense)  # half of the units are weak
 
 
+def test_int8_from_python_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_layers(tmp_path).rename(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).standard_normal((16, 64), dtype=np.float32)
+    np.savez("samples.npz", x=x)
+    exec(compile(blocks(ROOT / "docs" / "passes" / "int8.md", "python")[0], "int8.md", "exec"), {"mlc": mlc})
+    dense, small = (Session(mlc.load(name)).run({"x": x})["y"] for name in ("model.onnx", "small.onnx"))
+    assert 0 < np.linalg.norm(small - dense) < 0.1 * np.linalg.norm(dense)
+
+
 def test_the_pass_of_the_guide_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, use, *_ = blocks(ROOT / "docs" / "writing-a-pass.md", "python")
     (tmp_path / "my_passes.py").write_text(code)

@@ -147,6 +147,9 @@ def test_ops_are_named_where_weights_tell_nothing() -> None:
     text = shown({"format": 1, "samples": 8, "sites": rows, "left": []})
     assert "/a/a.0/Conv, 1 more" in text
     assert " op " in text.splitlines()[1]
+    for weight, op in (("a.0.weight", "/a/a.0/Conv"), ("a/kernel:0", "a/MatMul")):
+        told = [row(weight, 1e-3) | {"readers": [op]}]
+        assert op not in shown({"format": 1, "samples": 8, "sites": told, "left": []})
     rows[0]["readers"] = ["Conv"]  # an op without a name goes by its kind
     assert " op " not in shown({"format": 1, "samples": 8, "sites": rows, "left": []}).splitlines()[1]
 
