@@ -6,6 +6,7 @@ refuse a batch, or, worse, mix its samples. So two samples are tried together be
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +22,7 @@ from .ports import Array, Data, Runner
 
 _MANY = 16  # samples at once
 _SEARCHED = 64  # batches in which two samples of one shape are looked for
+_LONGEST = 160  # characters of a reason
 _TOLERANCE = 1e-3  # relative to the largest output: by how much kernels for other sizes may round differently
 
 
@@ -75,13 +77,13 @@ def _problem(module: Module, data: Data, runner: Runner) -> str:
     except MlcError as reason:
         if reason.diagnostics[0].code not in (Code.BAD_DATA, Code.RUNTIME):
             raise
-        return f"the model declares batches, but two samples fail where one runs ({_first_line(reason)})"
+        return f"the model declares batches, but two samples fail where one runs ({_in_short(reason)})"
     mixed = next((name for name in alone if not _same(alone[name], together[name])), None)
     return f"the model declares batches, but output {mixed!r} of a sample changes with the next one" if mixed else ""
 
 
-def _first_line(reason: MlcError) -> str:
-    return reason.diagnostics[0].message.splitlines()[0]
+def _in_short(reason: MlcError) -> str:
+    return textwrap.shorten(reason.diagnostics[0].message, _LONGEST, placeholder=" ...")
 
 
 def _same(alone: Any, together: Any) -> bool:
