@@ -67,7 +67,7 @@ def test_other_commands_check_dims(command: str, model: Path, capsys: pytest.Cap
     assert "'Q'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("recipe", [3, None, mlc.passes.Int4(), [mlc.passes.Int4], ["int4"]], ids=str)
+@pytest.mark.parametrize("recipe", [3, None, mlc.passes.Int4, [mlc.passes.Int4], ["int4"]], ids=str)
 def test_what_is_no_recipe_is_refused(recipe: Any, model: Path) -> None:
     with pytest.raises(MlcError, match="is not a recipe"):
         mlc.compile(model, recipe)
