@@ -52,6 +52,20 @@ def test_pads_that_cut() -> None:
     assert found[0].tolist() == [0, 0, 1, 2, 2]
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4), (2, 3, 0, 4), (2, 3, 4, 5)])
+def test_averages_of_nothing(shape: tuple[int, ...]) -> None:
+    """ONNX's own reference divides by zero."""
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    (found,) = evaluate_op(make("GlobalAveragePool", [shape]), [x])
+    assert found.shape == (*shape[:2], *(1 for _ in shape[2:]))
+    assert found.dtype == np.float32
+    assert (
+        np.isnan(found).all()
+        if 0 in shape[2:]
+        else np.allclose(found.ravel(), x.reshape(*shape[:2], -1).mean(2).ravel())
+    )
+
+
 def test_version_matters() -> None:
     """Reductions took their axes as an attribute once."""
     op = make("ReduceMean", [(2, 3)], {"axes": Ints((1,)), "keepdims": 0})

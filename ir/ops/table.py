@@ -29,6 +29,7 @@ from .reference_flatten import flatten
 from .reference_norm import group_norm
 from .reference_optional import has_element, held
 from .reference_pad import pad
+from .reference_pool import global_average_pool
 from .shape_values import Fold, valued
 from .value_movement import moved
 
@@ -157,7 +158,8 @@ _ROWS: tuple[OpDef, ...] = (
     _row("Attention", None, macs=cost.attention),
     # windows and reductions
     *(_row(kind, window.pool) for kind in ("MaxPool", "AveragePool", "LpPool")),
-    *(_row(kind, window.global_pool) for kind in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
+    _row("GlobalAveragePool", window.global_pool, reference=global_average_pool),
+    *(_row(kind, window.global_pool) for kind in ("GlobalMaxPool", "GlobalLpPool")),
     _row("MaxRoiPool", window.max_roi_pool),
     _row("RoiAlign", window.roi_align),
     _row("Col2Im", window.col2im),
