@@ -26,7 +26,7 @@ import zoo
 
 from mlc.backends.ort import Session
 
-RECIPES = ("int8", "smooth + int8")
+RECIPES = ("int8", "smooth + int8", "smooth + int8(observer=percentile)")
 MODEL = "ppocrv4_rec"
 
 
