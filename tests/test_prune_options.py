@@ -321,11 +321,10 @@ def test_work_is_counted_at_the_sizes_of_samples_whatever_is_checked(tmp_path, c
     module = net.done(net.op("MatMul", [h, net.op("Transpose", [h], attrs={"perm": Ints((0, 2, 1))})]))
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 7, 12), np.float32))
     step = Prune(ratio=0.5, allocation="flops", criterion="l2", reconstruct="off")
-    with pytest.raises(MlcError, match="no size is given for T"):
-        mlc.compile(module, [step], output=tmp_path / "a", check=check)
-    result = mlc.compile(module, [step], output=tmp_path / "b", check=check, data=tmp_path / "data.npz")
-    (report,) = result.module.history
-    assert report.plan.groups
+    for data in (None, tmp_path / "data.npz"):
+        plans = [mlc.compile(module, [step], data=data, check=c).module.history[0].plan for c in (check, "full")]
+        assert plans[0] == plans[1]
+        assert plans[0].groups
 
 
 def test_overrides_in_a_recipe():
