@@ -17,7 +17,6 @@ from mlc.ir.core import Module
 from mlc.ir.verify import verify
 from mlc.passes.base import Context
 from mlc.passes.quantize.correct_bias import CorrectBias
-from mlc.passes.quantize.int8.int8 import Int8
 from mlc.passes.quantize.weight_only import Weights
 from mlc.passes.statistics import StreamingStatistics
 
@@ -77,7 +76,7 @@ def test_scaled_inputs(model: RealModel) -> None:
 @real_models("mnist_cnn", "khmersm")
 def test_corrected_biases(model: RealModel) -> None:
     module, ctx = loaded(model)
-    rounded = Int8()(module, ctx)
+    rounded = Weights(bits=3, stored=3, method="rtn", accuracy_level=0)(module, ctx)
     corrected = CorrectBias()(rounded, ctx)
     assert corrected.history[-1].done  # type: ignore[attr-defined]
     assert miss(model, corrected) < miss(model, rounded)
