@@ -80,7 +80,7 @@ def main() -> int:
     if options.write is not None:
         text = options.write.read_text()
         before, rest = text.split("<!-- recipes -->")
-        after = rest.split("<!-- end -->")[1]
+        after = rest.split("<!-- end -->", 1)[1]
         table = "\n".join(rows)
         options.write.write_text(f"{before}<!-- recipes -->\n{table}\n<!-- end -->{after}")
     return 1 if failed else 0
