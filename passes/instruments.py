@@ -17,6 +17,8 @@ from .base import Context, PassReport
 from .pipeline import PlannedStep, run
 from .ports import Array, Feeds, Runner
 
+_CHUNK = 1 << 20  # numbers that are widened to float64 at a time: outputs may be hundreds of megabytes
+
 
 class SizeDelta:
     """Nodes, parameters, weight bytes and MACs before and after every step."""
@@ -97,8 +99,16 @@ class Angle:
     broken: bool = False  # shapes or finiteness differ
 
     def update(self, a: Array, b: Array) -> None:
+        if a.shape != b.shape:
+            self.broken = True
+            return
+        x, y = a.reshape(-1), b.reshape(-1)
+        for start in range(0, x.size, _CHUNK):
+            self._add(x[start : start + _CHUNK], y[start : start + _CHUNK])
+
+    def _add(self, a: Array, b: Array) -> None:
         same = np.isfinite(a)
-        if a.shape != b.shape or not np.array_equal(same, np.isfinite(b)):
+        if not np.array_equal(same, np.isfinite(b)):
             self.broken = True
             return
         x, y = a[same].astype(np.float64), b[same].astype(np.float64)

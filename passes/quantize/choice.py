@@ -23,7 +23,8 @@ from .allocate import allocate
 ASSUMED: Mapping[Form, float] = {"static": 0.4, "dynamic": 0.5, "blocks": 0.6, "stored": 1.0, "fp16": 1.0, "float": 1.0}
 #: What the bytes of all weights are worth: this share of the time of the model. Decides between forms of equal speed.
 _BYTES_WORTH = 0.05
-_ROUNDS = 8
+#: How often the knapsack is solved for less.
+ROUNDS = 8
 _LESS = 0.9  # of what the last measurement suggests
 
 
@@ -67,7 +68,7 @@ def choose(sites: Sites, budget: float, together: Together, alone: Alone, tied: 
         for i, options in enumerate(sites)
     ]
     allowed = budget
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         picked = allocate(costs, values, allowed, tied).options
         found = together(picked)
         if found <= budget:

@@ -33,16 +33,18 @@ from ..linear import linear_of
 from ..ports import Array, Data, Executable, Feeds
 from ..statistics import sources
 
+#: Samples that a question about one site is asked of; what is decided on all sites together is seen on more.
 SAMPLES = 8
 #: Multiply-accumulates that questions may cost, about two minutes of one core: fewer samples for models with more.
 _WORK = 2e12
 _DEFAULT_BUDGET = 512 << 20
 
 
-def affordable(module: Module, ctx: Context, questions: int) -> int:
-    """How many samples to ask so many questions of, by the work of the model: from 1 to 8, the same on any machine."""
+def affordable(module: Module, ctx: Context, questions: int, most: int = SAMPLES) -> int:
+    """How many samples to ask so many questions of, by the work of the model: from 1 to `most`, the same on any
+    machine."""
     macs = evaluate(module_cost(module).macs, ctx.dims)
-    return max(1, min(SAMPLES, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
+    return max(1, min(most, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,19 @@ class Probe:
         weights: Mapping[str, Array] | None = None,
         activations: Collection[str] = (),
         dynamic: Collection[str] = (),
+        *,
+        samples: int | None = None,
     ) -> float:
         """1 - cosine of the worst float output with these weights in place of the model's, and these activations
         rounded to 8 bits, on their grid or on that of each sample. Without float outputs: the share of numbers that
-        differ."""
+        differ. Seen on all samples of the probe, or on so many of them."""
         given = self._inputs(weights or {})
         on = {self._switch(n).static for n in activations} | {self._switch(n).dynamic for n in dynamic}
         modes = {**self._off, **dict.fromkeys(on, np.array(True))}
         angles: dict[str, Angle] = {}
         different = total = 0
-        for feeds, expected in zip(self._feeds, self._expected):
+        for index in spread(len(self._feeds), samples or len(self._feeds)):
+            feeds, expected = self._feeds[index], self._expected[index]
             found = self._executable.run({**feeds, **given, **modes})
             for name, wanted in expected.items():
                 if not isinstance(wanted, np.ndarray):
@@ -174,10 +179,14 @@ def _differing(wanted: Array, found: Any) -> int:
     return int(np.count_nonzero(found != wanted))
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` positions, evenly spaced."""
+    return [(i * count) // wanted for i in range(wanted)] if count > wanted else list(range(count))
+
+
 def _spread(data: Data, samples: int) -> Iterator[Feeds]:
     """At most so many samples, evenly spaced: data is often sorted."""
-    count = len(data)
-    picked = {(i * count) // samples for i in range(min(samples, count))} if count > samples else set(range(count))
+    picked = set(spread(len(data), samples))
     last = max(picked, default=-1)
     for index, batch in enumerate(data.batches(1)):
         if index in picked:

@@ -12,7 +12,7 @@ from ....ir.quant import QSpec, grid
 from ...base import Context
 from ...statistics import StreamingStatistics, sources
 from ..observe import OBSERVERS
-from ..probe import Probe
+from ..probe import Probe, affordable
 from .placement import GridClass, Placement
 from .plan import ActivationGrid
 
@@ -20,7 +20,7 @@ from .plan import ActivationGrid
 ACTIVATIONS = QSpec(8, signed=False, symmetric=False)
 #: What `auto` chooses from. The first is the safe one: nothing is cut off.
 CHOICES = ("minmax", "average", "percentile", "mse")
-_SAMPLES = 24  # that observers are compared on
+_SAMPLES = 24  # at most, that observers are compared on
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def calibrate(module: Module, placement: Placement, observer: str, ctx: Context)
     first = names[0]
     if len(names) == 1 or not placement.classes or not all(r.known for ranges in found.values() for r in ranges):
         return Calibration(first, found[first])
-    damage = {name: _damage(module, placement, ranges, ctx) for name, ranges in found.items()}
+    samples = affordable(module, ctx, len(names), most=_SAMPLES)
+    damage = {name: _damage(module, placement, ranges, ctx, samples) for name, ranges in found.items()}
     best = min(names, key=damage.__getitem__)
     return Calibration(best, found[best], damage)
 
@@ -74,10 +75,10 @@ def _observe(
     return {name: tuple(cover(name, c) for c in classes) for name in names}
 
 
-def _damage(module: Module, placement: Placement, ranges: Sequence[Range], ctx: Context) -> float:
+def _damage(module: Module, placement: Placement, ranges: Sequence[Range], ctx: Context, samples: int) -> float:
     """1 - cosine of the outputs with all activations rounded, and the weights as they are."""
     made = {g.value: (g.scale, g.zero) for g in probed(placement, ranges)}
-    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue], samples=_SAMPLES)
+    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue], samples=samples)
     return probe.damage(activations=tuple(made))
 
 

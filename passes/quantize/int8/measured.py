@@ -1,15 +1,16 @@
 """The forms of `int8` by what they do to the outputs: a probe of the float model, and the choice of choice.py.
 
 What a form does alone: the damage of its rounded weight plus, with 8-bit activations, that of its rounded data, shared
-evenly between the weighted ops that read them. All sites together are measured at once, with every value rounded that
-the placement would round, sums and pools between weighted ops included.
+evenly between the weighted ops that read them; both are found in groups (shares.py). All sites together are measured at
+once and on more samples, with every value rounded that the placement would round, sums and pools between weighted ops
+included.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,8 +21,9 @@ from ....ir.quant import dequantize
 from ....ir.types import TensorType
 from ...base import Context
 from ...ports import Array, Form
-from ..choice import ASSUMED, Choice, Option, choose
-from ..probe import Probe, affordable
+from ..choice import ASSUMED, ROUNDS, Choice, Option, choose
+from ..probe import SAMPLES, Probe, affordable
+from ..shares import shares
 from ..weights import Reader
 from .codes import quantize_channels, symmetric
 from .forms import Forms
@@ -30,6 +32,9 @@ from .plan import ActivationGrid
 from .sites import Candidate
 
 Place = Callable[[Forms], Placement]
+
+_TOGETHER = 32  # samples that all sites together are measured on, at most
+_UNRESOLVED = 1 / 8  # of the budget: damage of weights, and of data, that may be shared evenly
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def by_damage(
     `found` are the weights to choose for; `place` says which values hold codes for given forms, `grids` are those of
     all values that may (of the placement of the fastest forms). Errors: NO_DATA.
     """
-    work = _Work(module, ctx, found, place, {g.value: (g.scale, g.zero) for g in grids}, per_channel)
+    work = _Work(module, ctx, found, place, {g.value: (g.scale, g.zero) for g in grids}, budget, per_channel)
     choice = choose(work.options, budget, work.together, work.alone)
     return Measured(work.forms(choice.picked), choice)
 
@@ -67,9 +72,8 @@ class _Work:
     found: Sequence[Candidate]
     place: Place
     grids: Mapping[str, tuple[float, int]]
+    budget: float
     per_channel: bool
-    _of_data: dict[tuple[Form, str], float] = field(default_factory=dict)
-    _of_weight: dict[int, float] = field(default_factory=dict)
 
     @cached_property
     def ways(self) -> list[list[Forms]]:
@@ -87,8 +91,13 @@ class _Work:
         weights = [c.weight.name for c in self.found]
         fastest = {r: form for ways in self.ways for r, form in ways[0].items()}
         glue = [op.results[0].name for op in self.place(fastest).glue]
-        samples = affordable(self.module, self.ctx, len(weights) + 2 * len(grids))
+        samples = max(self._few, affordable(self.module, self.ctx, 1 + ROUNDS, most=_TOGETHER))
         return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
+
+    @cached_property
+    def _few(self) -> int:
+        """Samples that are asked about single sites."""
+        return affordable(self.module, self.ctx, len(self.found) + 2 * len(self.grids), most=SAMPLES)
 
     def _option(self, candidate: Candidate, forms: Forms) -> Option:
         form: Form = min(forms.values(), key=ASSUMED.__getitem__, default="float")  # a table may be a matrix as well
@@ -125,11 +134,11 @@ class _Work:
         return self.probe.damage(weights, coded, dynamic - set(coded))
 
     def alone(self, site: int, option: int) -> float:
-        total = self._weight_damage(site)
+        total = self._of_weights[site]
         for reader, form in self.ways[site][option].items():
             if form in ("static", "dynamic"):
-                value = _data(reader)
-                total += self._data_damage(form, value) / max(1, self._readers[value.name])
+                name = _data(reader).name
+                total += self._of_data[form].get(name, 0.0) / max(1, self._readers[name])
         return total
 
     @cached_property
@@ -138,18 +147,35 @@ class _Work:
         integer = [r for c in self.found for r, forms in c.forms.items() if "static" in forms or "dynamic" in forms]
         return Counter(_data(r).name for r in integer)
 
-    def _weight_damage(self, site: int) -> float:
-        if site not in self._of_weight:
-            name = self.found[site].weight.name
-            self._of_weight[site] = self.probe.damage(weights={name: self._rounded(site)})
-        return self._of_weight[site]
+    @cached_property
+    def _of_weights(self) -> dict[int, float]:
+        """The damage of every rounded weight."""
 
-    def _data_damage(self, form: Form, value: Value) -> float:
-        if (form, value.name) not in self._of_data:
-            static = [value.name] if form == "static" and value.name in self.grids else []
-            dynamic = [value.name] if form == "dynamic" else []
-            self._of_data[form, value.name] = self.probe.damage(activations=static, dynamic=dynamic)
-        return self._of_data[form, value.name]
+        def measure(sites: Sequence[int]) -> float:
+            rounded = {self.found[i].weight.name: self._rounded(i) for i in sites}
+            return self.probe.damage(rounded, samples=self._few)
+
+        return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED)
+
+    @cached_property
+    def _of_data(self) -> dict[Form, dict[str, float]]:
+        """The damage of the rounded data of every form that rounds them."""
+        return {
+            "static": shares(self._read_as("static"), self._static, self.budget * _UNRESOLVED),
+            "dynamic": shares(self._read_as("dynamic"), self._dynamic, self.budget * _UNRESOLVED),
+        }
+
+    def _read_as(self, form: Form) -> list[str]:
+        """The values whose readers may take a form; static ones need a grid."""
+        ways = (way for ways in self.ways for way in ways)
+        names = dict.fromkeys(_data(r).name for way in ways for r, found in way.items() if found == form)
+        return [n for n in names if form == "dynamic" or n in self.grids]
+
+    def _static(self, names: Sequence[str]) -> float:
+        return self.probe.damage(activations=names, samples=self._few)
+
+    def _dynamic(self, names: Sequence[str]) -> float:
+        return self.probe.damage(dynamic=names, samples=self._few)
 
     def _rounded(self, site: int) -> Array:
         """The weight as its codes say it."""
