@@ -39,7 +39,7 @@ _LOW_COSINE = 0.9
 
 
 class Samples(Protocol):
-    """Evaluation data (frontends/data.py)."""
+    """Evaluation data (frontends/data)."""
 
     def batches(self, size: int = 1) -> Iterator[Any]: ...
 

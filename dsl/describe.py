@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from ..ir.errors import Code, MlcError, error
+from ..ir.options import format_value
 from ..passes import registry
 from ..passes.base import Pass
-from ..passes.options import format_value
 from .executable import refusals
 from .nearmiss import step_advice
 from .recipe import check

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..ir.errors import Code, error
 
-UNITS = ("ratio", "number", "int", "name", "str", "word", "bool", "ints", "size", "data")
+UNITS = ("ratio", "number", "int", "name", "str", "word", "path", "bool", "ints", "numbers", "size", "data")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from ..ir.errors import Code, Diagnostic, Span
 from . import syntax as ast
@@ -18,8 +19,10 @@ WANTS = {
     "name": "a name",
     "str": 'a string in quotes, such as "text"',
     "word": "a name, or a string in quotes",
+    "path": 'a path in quotes, such as "samples.npz"',
     "bool": "true or false",
     "ints": "a whole number, or a list of them such as [4, 8]",
+    "numbers": "a plain number, or a list of them such as [0.5, 1]",
     "size": "a size such as 64KiB",
     "data": "the name of a data binding",
 }
@@ -145,12 +148,20 @@ def _bool(step: str, parameter: Parameter, node: ast.Expr) -> bool:
     return node.value
 
 
-def _ints(step: str, parameter: Parameter, node: ast.Expr) -> tuple[int, ...]:
-    if isinstance(node, ast.Number):
-        return (_int(step, parameter, node),)
-    if not isinstance(node, ast.ListOf):
-        raise _misfit(step, parameter, node)
-    return tuple(_int(step, parameter, item) for item in node.items)
+_Item = TypeVar("_Item")
+
+
+def _list_of(read: Callable[[str, Parameter, ast.Expr], _Item]) -> Callable[..., tuple[_Item, ...]]:
+    """A reader of lists; one item alone is a list of one."""
+
+    def reader(step: str, parameter: Parameter, node: ast.Expr) -> tuple[_Item, ...]:
+        if isinstance(node, ast.Number):
+            return (read(step, parameter, node),)
+        if not isinstance(node, ast.ListOf):
+            raise _misfit(step, parameter, node)
+        return tuple(read(step, parameter, item) for item in node.items)
+
+    return reader
 
 
 _READERS: dict[str, Callable[[str, Parameter, ast.Expr], Value]] = {
@@ -160,8 +171,10 @@ _READERS: dict[str, Callable[[str, Parameter, ast.Expr], Value]] = {
     "name": _name,
     "str": _string,
     "word": _word,
+    "path": _string,
     "bool": _bool,
-    "ints": _ints,
+    "ints": _list_of(_int),
+    "numbers": _list_of(_number),
     "size": _size,
     "data": _name,
 }
@@ -217,7 +230,7 @@ def _misfit(step: str, parameter: Parameter, node: ast.Expr) -> MisfitError:
 
 
 def _advice(parameter: Parameter, node: ast.Expr) -> str:
-    if parameter.unit == "str" and isinstance(node, ast.Ref):
+    if parameter.unit in ("str", "path") and isinstance(node, ast.Ref):
         return f'write "{node.name}"'
     if parameter.unit == "name" and isinstance(node, ast.String):
         return f"write {node.value} without quotes" if node.value.isidentifier() else ""

@@ -23,10 +23,10 @@ import numpy as np
 from ..ir import errors
 from ..ir.core import Module, Op
 from ..ir.errors import Code
+from ..ir.options import check_field, format_value
+from ..ir.options import option as option  # pass authors find the whole contract here
 from ..ir.rewrite import Rewriter
 from .batching import Batching
-from .options import check_field, format_value
-from .options import option as option  # pass authors find the whole contract here
 from .ports import Data, Progress, Runner, Statistics, Target
 
 

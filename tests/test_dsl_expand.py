@@ -209,7 +209,7 @@ def test_every_unit_of_a_pass_is_understood() -> None:
 
     from mlc.dsl.signature import UNITS
     from mlc.dsl.values import WANTS
-    from mlc.passes.options import Unit
+    from mlc.ir.options import Unit
 
     assert set(get_args(Unit)) == set(UNITS) == set(WANTS)
 

@@ -18,9 +18,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..ir import errors
-from ..ir.errors import Code
-from ..ir.types import TensorType, Type
+from ...ir import errors
+from ...ir.errors import Code
+from ...ir.types import TensorType, Type
 from .padding import Padding
 
 Array = np.ndarray[Any, Any]

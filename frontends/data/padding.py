@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ir import errors
-from ..ir.dims import Sym
-from ..ir.errors import Code
-from ..ir.types import TensorType, Type
+from ...ir import errors
+from ...ir.dims import Sym
+from ...ir.errors import Code
+from ...ir.types import TensorType, Type
 
 Array = np.ndarray[Any, Any]
 _TRAILING = "move the padding to the end of each sample, or save samples of one length without a mask"

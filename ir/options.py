@@ -1,4 +1,4 @@
-"""Fields of passes: how they are declared, checked and written as recipe text."""
+"""Fields of passes and data sources: how they are declared, checked and written as recipe text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any, Literal
 
-from ..ir import errors
-from ..ir.errors import Code
+from . import errors
+from .errors import Code
 
-Unit = Literal["ratio", "number", "int", "name", "str", "word", "bool", "ints", "size", "data"]
+Unit = Literal["ratio", "number", "int", "name", "str", "word", "path", "bool", "ints", "numbers", "size", "data"]
 
 
 def option(
@@ -23,7 +23,7 @@ def option(
     choices: Sequence[object] = (),
     positional: bool = False,
 ) -> Any:
-    """A field of a pass: its default (None: free), unit, range or choices, and one line of documentation."""
+    """A field: its default (None: free), unit, range or choices, and one line of documentation."""
     metadata = {
         "unit": unit, "doc": doc, "low": low, "high": high, "choices": tuple(choices), "positional": positional,
     }  # fmt: skip
@@ -40,14 +40,14 @@ def format_value(value: Any, unit: str) -> str:
         return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
     if unit == "ratio":
         return f"{value * 100:g}%"
-    if unit == "str" or (unit == "word" and not value.isidentifier()):
+    if unit in ("str", "path") or (unit == "word" and not value.isidentifier()):
         return f'"{value}"'
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "ratio": (int, float), "number": (int, float), "int": (int,), "name": (str,), "str": (str,), "word": (str,),
-    "bool": (bool,), "ints": (tuple,), "size": (int,), "data": (str,),
+    "path": (str,), "bool": (bool,), "ints": (tuple,), "numbers": (tuple,), "size": (int,), "data": (str,),
 }  # fmt: skip
 
 

@@ -1,0 +1,3 @@
+"""Samples that calibrate and judge."""
+
+from .samples import load_npz as load_npz
