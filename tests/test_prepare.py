@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from kit.layers import Layers
 from kit.net import Net
 from kit.nets import NETS
 
 from mlc.backends.ort import Session
-from mlc.ir.core import Module
+from mlc.ir.core import Module, Value
 from mlc.ir.dtypes import DType
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.text import print_module
 from mlc.ir.verify import verify
 from mlc.passes.base import Context, Scope
+from mlc.passes.quantize.int4 import Int4
 from mlc.passes.quantize.prepare import Prepared, prepare
+from mlc.passes.quantize.weight_only import Weights
+from mlc.passes.quantize.weights import computed_weights
 
 
 def floats(seed: int, *shape: int) -> np.ndarray:
@@ -64,3 +68,64 @@ def test_what_replaces_an_op_is_in_the_scope_of_that_op() -> None:
     but = Prepared.of(module, Context(scope=Scope(but=frozenset({second, last}))), by="int8")
     assert [but.ctx.scope.allows(op) for op in but.module.walk()] == [True, False, False]
     assert [but.ctx.scope.excludes(op) for op in but.module.walk()] == [False, True, True]
+
+
+GATES = (1, 0, 2, 3)  # the order of gates in one framework, by that in another
+
+
+def reordered(net: Layers, weight: Value, size: int) -> Value:
+    """Gates in another order, as exports of recurrent layers hold them: Slices, joined, with an axis in front."""
+    parts = [net.slice(weight, g * size, (g + 1) * size, 0) for g in GATES]
+    return net.op("Unsqueeze", [net.concat(parts, 0), net.ints(0)])
+
+
+def recurrent(*, shared: bool) -> Module:
+    """An LSTM whose weights are computed from constants. `shared`: those go elsewhere, too."""
+    net, size = Layers(), 64
+    x = net.input("x", DType.F32, 5, "N", size)
+    weights = [net.weight(4 * size, size) for _ in range(2)]
+    operands = [reordered(net, w, size) for w in weights]
+    bias = net.const(floats(3, 1, 8 * size))
+    y = net.node("LSTM", [x, *operands, bias], attrs={"hidden_size": size}).results[0]
+    if not shared:
+        return net.done(y)
+    other = net.input("other", DType.F32, 4 * size, size)
+    return net.done(y, *(net.op("Add", [other, w]) for w in weights))
+
+
+FEEDS = {"x": floats(5, 5, 64 * 4, 64)}
+
+
+@pytest.mark.parametrize("step", [Int4(scale="f32"), Weights(bits=(4, 8), saving=1.0, scale="f32")], ids=str)
+def test_weights_that_are_computed_from_constants_are_folded_first(step: Int4) -> None:
+    module = recurrent(shared=False)
+    before = print_module(module)
+    made = step(module)
+    assert print_module(module) == before
+    verify(made)
+    report = made.history[-1]
+    assert len(report.done) == 2
+    assert any(note.startswith("folded first") for note in report.notes)
+    assert [op.kind for op in made.walk()] == ["DequantizeLinear", "DequantizeLinear", "LSTM"]
+    found, wanted = (Session(m, optimize=False).run(FEEDS) for m in (made, module))
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=0.05)
+
+
+def test_what_is_computed_from_data_or_grows_is_no_weight() -> None:
+    assert not list(computed_weights(NETS["bert"]()[0]))
+    assert list(computed_weights(recurrent(shared=False)))
+    plan = Int4().plan(recurrent(shared=True), Context())
+    assert not plan.folded
+    assert not plan.sites
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_without_such_weights_nothing_is_folded(name: str) -> None:
+    module, _ = NETS[name]()
+    made = Weights(bits=8, scale="f32")(module)
+    assert not list(computed_weights(made))  # codes that are widened are none
+    if not list(computed_weights(module)):
+        assert not made.history[-1].plan.folded
+        kept = {op.name: op.kind for op in made.walk()}
+        assert all(kept.get(op.name) == op.kind for op in module.walk())

@@ -36,6 +36,7 @@ from mlc.passes.quantize import sites as sites_module
 from mlc.passes.quantize.int4 import Int4
 from mlc.passes.quantize.sites import Site
 from mlc.passes.quantize.weight_only import Weights
+from mlc.passes.quantize.weights import computed_weights
 from mlc.passes.statistics import StreamingStatistics
 
 F32, I64 = DType.F32, DType.I64
@@ -218,6 +219,7 @@ def test_weights_that_are_stored_as_codes_are_done() -> None:
     """What an artifact of ours looks like when it is read again."""
     for module in (convolutional(), recurrent(), deep(2)):
         again = legalize(Int4(compute="floats", stored=4)(module, ORT)).module
+        assert not list(computed_weights(again))
         report = Int4()(again, ORT).history[-1]
         assert not report.done  # type: ignore[attr-defined]
         assert {s.code for s in report.skipped} == {SkipCode.ALREADY}  # type: ignore[attr-defined]

@@ -28,10 +28,11 @@ from .damage import measured
 from .emit import CodeEmitter
 from .methods import LEARNT, METHODS, Learnt, search_of
 from .narrow import worth_narrowing
+from .prepare import Prepared, prepare
 from .refine.awq import awq
 from .refine.refine import refine, told_together
 from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, decide, without_weights
-from .weights import float_weights
+from .weights import computed_weights, float_weights
 
 BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
@@ -42,7 +43,10 @@ FORM = "mlc.form"
 
 @dataclass(frozen=True)
 class WeightPlan(Plan):
+    """The weights that become codes, and whether constants (and what else `prepare` folds) are folded before."""
+
     sites: tuple[Site, ...] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,14 @@ class WeightOnly(Pass):
         )
 
     def plan(self, module: Module, ctx: Context) -> WeightPlan:
+        """Decide; in a folded copy if weights are computed from constants."""
+        if not any(computed_weights(module)):
+            return self._decided(module, ctx)
+        ready = Prepared.of(module, ctx, by=self.name)
+        made = self._decided(ready.module, ready.ctx)
+        return replace(made, notes=(*ready.notes, *made.notes), folded=True) if made.sites else made
+
+    def _decided(self, module: Module, ctx: Context) -> WeightPlan:
         options: list[list[Site]] = []
         skipped = list(without_weights(module, ctx))
         total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
@@ -128,6 +140,8 @@ class WeightOnly(Pass):
         return self.method == "auto" or self.method in LEARNT
 
     def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
+        if plan.folded:
+            prepare(rw, ctx)
         method, chosen = self._refinement(plan, ctx)
         scaled = awq(rw, chosen, ctx, BY_SHORT[self.scale]) if chosen and method.scales else []
         source = rw.module.clone() if chosen else None  # holds the floats: only while they are needed

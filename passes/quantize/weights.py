@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...ir.core import Module, Op, Value
 from ...ir.ops.access import ints
+from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.rows import sliced_rows
 from ...ir.types import TensorType
@@ -193,6 +194,40 @@ def layout(reader: Reader, rank: int) -> Layout | str:
     if isinstance(found, str) or not reader.transposed:
         return found
     return Layout(1 - found.axis, 1 - found.outputs, found.kernel)
+
+
+def computed_weights(module: Module) -> Iterator[Value]:
+    """Operands in the place of a weight that are computed from constants: weights, once they are folded.
+
+    What `float_weights` looks through, and weights that are stored as codes, are none.
+    """
+    whole: dict[Value, bool] = {}  # what is computed from constants, and whether it stands for one as it is
+    for op in module.walk():
+        for slot, value in enumerate(op.operands):
+            if value is not None and (op.kind, slot) in LAYOUTS and whole.get(value) is False and _may_be_codes(value):
+                yield value
+        if _may_fold(op) and all(value is None or value in whole or _is_known(value) for value in op.operands):
+            alike = (is_matrix_transpose(op) or _is_float_cast(op)) and whole.get(op.operands[0], True)  # type: ignore[arg-type]
+            whole |= dict.fromkeys(op.results, alike)
+
+
+def _may_be_codes(value: Value) -> bool:
+    kind = value.type
+    return isinstance(kind, TensorType) and kind.dtype.is_float and kind.rank >= 2 and not is_stored(value)
+
+
+def _may_fold(op: Op) -> bool:
+    """Not random numbers, and not codes of weights."""
+    return (
+        bool(op.operands)
+        and not op.regions
+        and not any(lookup(op.kind).has(t) for t in (Trait.RANDOM, Trait.QUANTIZED))
+    )
+
+
+def _is_known(value: Value) -> bool:
+    """Whether the elements of a value are known: a constant, or sizes that are."""
+    return value.constant is not None or (value.dims is not None and all(isinstance(size, int) for size in value.dims))
 
 
 def describe(reader: Reader) -> str:
