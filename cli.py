@@ -287,7 +287,12 @@ def verify(
     if not found["integers_equal"] or (found["cosine"] is not None and found["cosine"] < min_cosine):
         worst = f"cosine {found['cosine']:.6f}" if found["cosine"] is not None else "different values"
         raise errors.BoundError(
-            Diagnostic(Code.BOUND_MISSED, f"{str(b)!r} does not agree with {str(a)!r}: {worst}", where=str(b))
+            Diagnostic(
+                Code.BOUND_MISSED,
+                f"{str(b)!r} does not agree with {str(a)!r}: {worst}",
+                where=str(b),
+                help=f"--min-cosine asks for {min_cosine:g} or more",
+            )
         )
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 CHECKS = ("full", "fast", "none")
 _UNMOVED = 1e-12
+_UNSTRICT = "leave such sites out with 'except', or --strict"
 PathLike = str | os.PathLike[str]
 
 
@@ -393,10 +394,10 @@ def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnosti
     for outcome in reports:
         for skip in outcome.skipped:
             if skip.code is not SkipCode.SCOPE:
-                groups.setdefault((outcome.name, skip.why, skip.what_to_do), []).append(skip.site)
+                groups.setdefault((outcome.name, skip.why, skip.what_to_do or _UNSTRICT), []).append(skip.site)
     return tuple(
-        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {_several(sites)}: {why}", where=sites[0], help=what_to_do)
-        for (name, why, what_to_do), sites in groups.items()
+        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {_several(sites)}: {why}", where=sites[0], help=help)
+        for (name, why, help), sites in groups.items()
     )
 
 

@@ -177,7 +177,11 @@ def _scores(outputs: Mapping[str, Any], labels: Array) -> str:
         if scores.ndim == 2 and scores.dtype.kind == "f":
             if scores.shape[0] == np.size(labels):
                 return name
-            raise error(Code.BAD_DATA, f"{np.size(labels)} labels do not fit output {name!r} of shape {scores.shape}")
+            raise error(
+                Code.BAD_DATA,
+                f"{np.size(labels)} labels do not fit output {name!r} of shape {scores.shape}",
+                help="give one label per sample",
+            )
     raise error(
         Code.BAD_DATA,
         "labels were given, but the model has no output of class scores (a float matrix)",

@@ -20,6 +20,7 @@ _WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "recipe.ml
 
 MODEL_NAME = "model.onnx"
 _SUFFIXES = ("", ".mlc", ".onnx")
+_ELSEWHERE = "choose another -o"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
             help="name a folder (NAME without a dot, or NAME.mlc), or a file NAME.onnx",
         )
     if not parent.is_dir():
-        raise errors.error(Code.OUTPUT, f"there is no folder {str(parent)!r}", help="create it, or choose another -o")
+        shown = str(layout.out.parent)  # as the user wrote it
+        raise errors.error(Code.OUTPUT, f"there is no folder {shown!r}", help=f"create it, or {_ELSEWHERE}")
     if not os.access(parent, os.W_OK):
-        raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help="choose another -o")
+        raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help=_ELSEWHERE)
     for path in layout.targets:
         if path.exists() and not force:
             raise errors.error(
@@ -115,13 +117,16 @@ def staged(layout: Layout) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{layout.place.name}.", dir=parent))
     except OSError as cause:
-        raise errors.error(Code.OUTPUT, f"cannot write in {str(parent)!r}: {cause.strerror}") from cause
+        raise errors.error(
+            Code.OUTPUT, f"cannot write in {str(parent)!r}: {cause.strerror}", help=_ELSEWHERE
+        ) from cause
     try:
         yield folder
         _publish(folder, layout)
     except OSError as cause:
         if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(Diagnostic(Code.OUTPUT, f"the disk of {str(parent)!r} is full")) from cause
+            full = Diagnostic(Code.OUTPUT, f"the disk of {str(parent)!r} is full", help=f"make room, or {_ELSEWHERE}")
+            raise ResourceError(full) from cause
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

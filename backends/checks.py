@@ -259,7 +259,8 @@ def _broken(agreement: Agreement, judge: Judge, *, exact: bool) -> tuple[Diagnos
         found.append("the steps are exact, but integer outputs differ")
     if agreement.cosine == 0.0:
         found.append("the outputs have nothing in common with the source's (shape, non-finite values or noise)")
-    return tuple(Diagnostic(Code.BOUND_MISSED, f"the artifact is not what was promised: {f}") for f in found)
+    help = "do not use this artifact; the warnings name the first operator that differs: leave it out with 'except'"
+    return tuple(Diagnostic(Code.BOUND_MISSED, f"the artifact is not what was promised: {f}", help=help) for f in found)
 
 
 def memory_limit() -> int:

@@ -203,7 +203,11 @@ def _parse(text: str, name: str, origin: Origin, isa: Isa) -> CostTable:
         if found["kind"] != KIND:
             raise _broken(name, "it is something else")
         if found["format"] > FORMAT:
-            raise error(Code.FORMAT, f"{name!r} has format {found['format']}; this mlc reads up to {FORMAT}")
+            raise error(
+                Code.FORMAT,
+                f"{name!r} has format {found['format']}; this mlc reads up to {FORMAT}",
+                help="measure again with mlc calibrate, or update mlc: pip install -U mlc-compress",
+            )
         series = {Key.parse(key): _series(key, item) for key, item in found["series"].items()}
         return CostTable(series, dict(found["environment"]), origin, isa)
     except MlcError:

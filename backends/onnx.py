@@ -103,5 +103,6 @@ def _output_error(target: Path, reason: OSError) -> MlcError:
     import errno
 
     if reason.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(Diagnostic(Code.OUTPUT, f"the disk is full while writing {target}"))
+        message = f"the disk is full while writing {target}"
+        return ResourceError(Diagnostic(Code.OUTPUT, message, help="make room, or choose another place"))
     return error(Code.OUTPUT, f"{target} cannot be written: {reason.strerror}", help="choose another place")

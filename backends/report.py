@@ -54,14 +54,19 @@ def _finite(data: Any) -> Any:
 
 
 def read(path: Path) -> Report:
-    """A report from a file. Errors: TEXT for something else than a report of this format."""
+    """A report from a file. Errors: TEXT for something else than a report, FORMAT for a newer one."""
     try:
         found = json.loads(path.read_text())
         version = found["format"]
     except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise errors.error(Code.TEXT, f"{str(path)!r} is not a report of mlc") from cause
+        help = "give the report.json of an artifact"
+        raise errors.error(Code.TEXT, f"{str(path)!r} is not a report of mlc", help=help) from cause
     if version > FORMAT:
-        raise errors.error(Code.TEXT, f"{str(path)!r} has format {version}; this mlc reads up to {FORMAT}")
+        raise errors.error(
+            Code.FORMAT,
+            f"{str(path)!r} has format {version}; this mlc reads up to {FORMAT}",
+            help="update mlc: pip install -U mlc-compress",
+        )
     return dict(found)
 
 

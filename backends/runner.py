@@ -48,7 +48,8 @@ def _with_taps(module: Module, taps: Sequence[str]) -> tuple[Module, list[str]]:
     values = {v.name: v for v in twin.values() if v.home in (None, twin.graph)}
     unknown = [t for t in taps if t not in values]
     if unknown:
-        raise errors.error(Code.CANNOT_HONOUR, f"there is no value {unknown[0]!r} in the main graph to tap")
+        message = f"there is no value {unknown[0]!r} in the main graph to tap"
+        raise errors.error(Code.CANNOT_HONOUR, message, help="mlc inspect MODEL --text shows the values")
     twin.graph._clear_outputs()
     names = [f"{tap}__tap" for tap in taps]
     for tap, name in zip(taps, names):

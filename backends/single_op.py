@@ -51,6 +51,7 @@ def check_changed_ops(module: Module, *, seed: int) -> dict[str, str]:
                 Code.RUNTIME,
                 f"the runtime computes {kind} differently from its definition (cosine {agreement.cosine})",
                 where=op.name,
+                help="leave this operator out with 'except', or use another version of ONNX Runtime",
             )
         found[kind] = f"{op.name}: cosine {agreement.cosine if agreement.cosine is not None else 1:.6f}"
     return found
@@ -124,7 +125,8 @@ def _first_rows(op: Op, constant: Constant) -> Constant:
 
 def _static(value: Value, sizes: dict[str, int]) -> TensorType:
     if not isinstance(value.type, TensorType):
-        raise errors.error(Code.RUNTIME, f"{value.name!r} has no known rank: its operator cannot be run alone")
+        message = f"{value.name!r} has no known rank: its operator cannot be run alone"
+        raise errors.error(Code.RUNTIME, message, help="use --check full with more --max-memory, or --check none")
     return TensorType(value.type.dtype, tuple(_size(d, sizes) for d in value.type.shape))
 
 

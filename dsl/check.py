@@ -216,7 +216,7 @@ def _duplicates(call: ast.Call) -> list[Diagnostic]:
             continue
         if argument.name in seen:
             message = f"the argument '{argument.name}' is given twice"
-            found.append(Diagnostic(Code.DUPLICATE, message, argument.span))
+            found.append(Diagnostic(Code.DUPLICATE, message, argument.span, help="keep one of them"))
         seen.add(argument.name)
     return found
 

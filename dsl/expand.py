@@ -17,6 +17,7 @@ from ..ir.errors import Code, Diagnostic, Span
 from . import syntax as ast
 from .names import STANDARD, Names
 from .signature import Catalog, Signature
+from .values import near
 
 MAX_STEPS = 1_000  # that one `times` may write out
 MAX_DEPTH = 100  # of definitions and brackets in each other
@@ -117,7 +118,8 @@ class _Expander:
         for part in ("objective", "search"):
             if getattr(inner, part) is not None and getattr(outer, part) is not None:
                 span = getattr(outer, part).span
-                self.complain(Code.DUPLICATE, f"the recipe that is used has its own {part} already", span)
+                message = f"the recipe that is used has its own {part} already"
+                self.complain(Code.DUPLICATE, message, span, help="keep one of them")
         return ast.Goal(
             inner.bounds + outer.bounds,
             outer.objective or inner.objective,
@@ -202,7 +204,8 @@ class _Expander:
                 given[param.name] = self.value(param.default, _NOTHING)
             elif param.name not in given:
                 self.fail(param.name)
-                self.complain(Code.MISSING_ARGUMENT, f"'{recipe.name}' needs the argument '{param.name}'", call.span)
+                message, help = f"'{recipe.name}' needs the argument '{param.name}'", f"{recipe.name}({param.name}=...)"
+                self.complain(Code.MISSING_ARGUMENT, message, call.span, help=f"write {help}")
         return given
 
     def arguments(self, call: ast.Call, env: _Env, signature: Signature | None) -> ast.Call:
@@ -232,14 +235,16 @@ class _Expander:
                     Code.UNKNOWN_ARGUMENT,
                     f"'{call.name}' takes {_count(len(positional))} without a name",
                     argument.span,
+                    help="name it, or leave it out",
                     note=usage,
                 )
             elif name in seen:
-                self.complain(Code.DUPLICATE, f"the argument '{name}' is given twice", argument.span, note=usage)
+                message = f"the argument '{name}' is given twice"
+                self.complain(Code.DUPLICATE, message, argument.span, help="keep one of them", note=usage)
             elif known is not None and name not in known:
-                self.complain(
-                    Code.UNKNOWN_ARGUMENT, f"'{call.name}' takes no argument '{name}'", argument.span, note=usage
-                )
+                message = f"'{call.name}' takes no argument '{name}'"
+                help = near(name, known) or "leave it out, or add it to the recipe"
+                self.complain(Code.UNKNOWN_ARGUMENT, message, argument.span, help=help, note=usage)
             else:
                 seen.add(name)
                 yield name, argument
@@ -270,7 +275,8 @@ class _Expander:
     def let_value(self, node: ast.Ref, let: ast.Let) -> ast.Expr:
         if isinstance(let.value, ast.On):
             self.fail(node.name)
-            self.complain(Code.WRONG_KIND, f"'{node.name}' is a selector, not a value", node.span)
+            help = f"use it as a scope: step on {node.name}"
+            self.complain(Code.WRONG_KIND, f"'{node.name}' is a selector, not a value", node.span, help=help)
             return node
         with self.inside(let.name, node.span) as entered:
             return self.value(let.value, _NOTHING) if entered else node
@@ -347,7 +353,8 @@ class _Expander:
         if name in self.stack:
             self.fail(name)
             path = " -> ".join([*self.stack[self.stack.index(name) :], name])
-            self.complain(Code.CYCLE, f"'{name}' contains itself", span, note=path)
+            help = "take it out of the circle; STEPS times N repeats steps"
+            self.complain(Code.CYCLE, f"'{name}' contains itself", span, help=help, note=path)
             yield False
             return
         self.stack.append(name)

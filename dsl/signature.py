@@ -94,7 +94,7 @@ def _parameter(step: str, of: dataclasses.Field[object]) -> Parameter:
 
 def _unusable(step: str, why: str) -> Exception:
     return error(
-        Code.BAD_PASS,
+        Code.BROKEN_PASS,
         f"the pass '{step}' cannot be used in recipes: {why}",
         help="make every field with passes.base.option(default, unit=..., doc=...)",
     )

@@ -50,11 +50,12 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise error(Code.NOT_FOUND, "the recipe file was not found", where=str(path)) from None
+        raise error(Code.NOT_FOUND, "the recipe file was not found", where=str(path), help="check the path") from None
     except UnicodeDecodeError:
         raise error(Code.CHARACTER, "the recipe file is not text", where=str(path), help="save it as UTF-8") from None
     except OSError as e:
-        raise error(Code.NOT_FOUND, f"the recipe file cannot be read: {e.strerror}", where=str(path)) from None
+        message = f"the recipe file cannot be read: {e.strerror}"
+        raise error(Code.NOT_FOUND, message, where=str(path), help="check its permissions") from None
 
 
 def _accepted(source: Source) -> Source:

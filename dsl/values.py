@@ -84,7 +84,7 @@ def check_range(node: ast.Range) -> list[Diagnostic]:
             )
         ]
     if node.by is not None and base_value(node.by) <= 0:
-        return [Diagnostic(Code.EMPTY_RANGE, "the step of a range must be positive", node.by.span)]
+        return [Diagnostic(Code.EMPTY_RANGE, "the step of a range must be positive", node.by.span, help="write by 10%")]
     return []
 
 
@@ -112,7 +112,7 @@ def _ratio(step: str, parameter: Parameter, node: ast.Expr) -> float:
                 Code.OUT_OF_RANGE,
                 f"'{step}.{parameter.name}' = {expression(node)} is out of range 0%..100%",
                 node.span,
-                help=f"write {value:g}%" if bare_percent else "",
+                help=f"write {value:g}%" if bare_percent else "write a share of the whole: 50%",
             )
         )
     return value

@@ -116,7 +116,10 @@ def _check_header(proto: ModelProto) -> int:
         raise broken(f"no opset is imported for the domains in use: {', '.join(absent)}", "opset_import")
     if "mlc" in used:
         raise error(
-            Code.UNSUPPORTED_MODEL, "the domain 'mlc' is internal to mlc and is not read from files", where="nodes"
+            Code.UNSUPPORTED_MODEL,
+            "the domain 'mlc' is internal to mlc and is not read from files",
+            where="nodes",
+            help="compile the model again: what mlc emits has no such operators",
         )
     opset = versions.get("", 1 if "" in used else OPSET)
     if opset < 1:

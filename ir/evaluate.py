@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .core import Graph, Module, Op, Value
-from .errors import Code, error
+from .errors import Code, MlcError, error
 from .onnx_attrs import node_proto
 from .ops.access import attr_int, attr_ints
 from .ops.opdef import Trait
@@ -32,7 +32,8 @@ def evaluate_op(op: Op, arrays: Sequence[Array | None], *, module: Module | None
 
     row = lookup(op.kind)
     if row.has(Trait.RANDOM):
-        raise error(Code.UNSUPPORTED_MODEL, f"{op.kind} draws random numbers and has no fixed value", where=str(op.loc))
+        message = f"{op.kind} draws random numbers and has no fixed value"
+        raise error(Code.UNSUPPORTED_MODEL, message, where=str(op.loc), help="compare models that draw none")
     if row.reference is not None:
         return list(row.reference(op, arrays))
     return _with_onnx(op, arrays, module)
@@ -57,9 +58,13 @@ def _with_onnx(op: Op, arrays: Sequence[Array | None], module: Module | None) ->
     try:
         runner = ReferenceEvaluator(graph, opsets=versions)
     except NotImplementedError as problem:
-        message = f"{op.kind} has no reference implementation"
-        raise error(Code.UNSUPPORTED_MODEL, message, where=str(op.loc)) from problem
+        raise _no_reference(op) from problem
     return [as_value(a) for a in runner.run(None, feeds)]
+
+
+def _no_reference(op: Op) -> MlcError:
+    message = f"{op.kind} has no reference implementation"
+    return error(Code.UNSUPPORTED_MODEL, message, where=str(op.loc), help="run the model in ONNX Runtime instead")
 
 
 def evaluate(module: Module, feeds: Mapping[str, Array]) -> list[Array]:
@@ -121,7 +126,7 @@ def _run_body(body: Graph, arguments: Sequence[Array], module: Module, scope: di
 
 def _with_bodies(op: Op, arrays: Sequence[Array | None], module: Module, scope: dict[Value, Array]) -> list[Array]:
     if op.kind not in BODIES:
-        raise error(Code.UNSUPPORTED_MODEL, f"{op.kind} has no reference implementation", where=str(op.loc))
+        raise _no_reference(op)
     return BODIES[op.kind](op, arrays, module, scope)
 
 

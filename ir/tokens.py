@@ -62,7 +62,8 @@ class Scanner:
         raise self.error(message, self.start, self.end, help=help)
 
     def error(self, message: str, start: int, end: int, *, help: str = "") -> MlcError:
-        return MlcError(Diagnostic(Code.TEXT, message, Span(self.source, self.name, start, end), help=help))
+        span = Span(self.source, self.name, start, end)
+        return MlcError(Diagnostic(Code.TEXT, message, span, help=help or "docs/ir.md shows how the text is written"))
 
     def is_mark(self, text: str) -> bool:
         return self.text == text and self.kind == "mark"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kit.broken_models import BROKEN, Broken
+from kit.golden import same
 from kit.two_layers import two_layers
 
 from mlc.cli import run
+
+Golden = Callable[[str], None]
 
 #: Recipe -> what its message must say.
 RECIPES = {
@@ -43,9 +47,24 @@ RECIPES = {
 }
 
 
+GOLDEN = Path(__file__).parent / "golden" / "errors"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_layers(tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, tmp_path: Path, update_golden: bool) -> Callable[[str], None]:
+    """Holds a message against tests/golden/errors, under the name of the test; paths are those in its folder."""
+
+    def check(message: str) -> None:
+        group, _, case = request.node.name.partition("[")
+        shown = message.replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")
+        same(GOLDEN / f"{group.removeprefix('test_')}.txt", case.removesuffix("]"), shown, update=update_golden)
+
+    return check
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:
@@ -60,20 +79,22 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Pa
     return captured.err
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes(recipe: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe or "nothing")
+def test_recipes(recipe: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], golden: Golden) -> None:
     out = tmp_path / "out.mlc"
     message = refused(["compile", str(model), "--recipe", recipe, "-o", str(out)], capsys, tmp_path)
     assert RECIPES[recipe] in message
+    golden(message)
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda c: c.name)
-def test_models(case: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models(case: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str], golden: Golden) -> None:
     path = case.write(tmp_path)
     out = tmp_path / "out.mlc"
     message = refused(["compile", str(path), "--recipe", "simplify", "-o", str(out)], capsys, tmp_path)
     assert message.count("error[E") == 1
     assert f"error[{case.code}]" in message
+    golden(message)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +115,19 @@ def test_models(case: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--recipe", "int4", "--threads", "0"], "threads"),
         (["--recipe", "int4", "--seed", "x"], "seed"),
     ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
 def test_flags(
-    arguments: list[str], expected: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    golden: Golden,
 ) -> None:
     message = refused(["compile", str(model), "-o", str(tmp_path / "o.mlc"), *arguments], capsys, tmp_path)
     assert expected in message
+    golden(message)
 
 
 def test_an_output_that_exists_is_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
