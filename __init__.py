@@ -22,6 +22,7 @@ _PUBLIC = {
     "plan": ("mlc.compiler", "plan"),
     "load": ("mlc.compiler", "load"),
     "save": ("mlc.compiler", "save"),
+    "open_data": ("mlc.dsl.data", "open_data"),
     "Result": ("mlc.compiler", "Result"),
     "Recipe": ("mlc.dsl.recipe", "Recipe"),
     "Module": ("mlc.ir.core", "Module"),
@@ -33,7 +34,7 @@ _PUBLIC = {
 }
 
 __all__ = ["Context", "MlcError", "Module", "Pass", "Recipe", "Result", "__version__", "commands", "compile", "load"]
-__all__ += ["passes", "plan", "save"]
+__all__ += ["open_data", "passes", "plan", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,9 +31,9 @@ Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_def
 Recipe = Annotated[
     str, typer.Option("--recipe", "-r", help="steps joined by '+', or a file: recipe.mlc[:name]", show_default=False)
 ]
-Data = Annotated[Path | None, typer.Option(help="calibration samples: an .npz with the input names as keys")]
-Eval = Annotated[Path | None, typer.Option("--eval", help="samples that judge the result (default: a share of --data)")]
-VerifyEval = Annotated[Path | None, typer.Option("--eval", help="samples to compare on  [default: synthetic ones]")]
+Data = Annotated[str | None, typer.Option(help="calibration samples: x.npz, or a source: 'npz(\"x.npz\", take=64)'")]
+Eval = Annotated[str | None, typer.Option("--eval", help="samples that judge the result  [default: a share of --data]")]
+VerifyEval = Annotated[str | None, typer.Option("--eval", help="samples to compare on  [default: synthetic ones]")]
 Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
 Mask = Annotated[str | None, typer.Option(help="the input that marks padding: samples are cut to their real length")]
 To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
@@ -229,7 +229,7 @@ def _inspect_axes(model: Path, all_sites: bool, json: bool) -> None:
         view.show(table, terminal(), all_sites=all_sites)
 
 
-def _inspect_sensitivity(model: Path, data: Path | None, settings: dict[str, Any], all_sites: bool, json: bool) -> None:
+def _inspect_sensitivity(model: Path, data: str | None, settings: dict[str, Any], all_sites: bool, json: bool) -> None:
     if data is None:
         raise errors.error(
             Code.NO_DATA, "--sensitivity needs samples", where="--data", help="write --data samples.npz"

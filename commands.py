@@ -18,9 +18,9 @@ from .backends.measure import environment
 from .backends.runner import OrtRunner
 from .backends.targets import parse_target
 from .compiler import PathLike, load, model_path
+from .dsl.data import open_data
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
-from .frontends.data import load_npz
 from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.errors import Code
@@ -58,7 +58,7 @@ def sensitivity(
     """
     module = load(model)
     check_weights(module)
-    samples = load_npz(data, {v.name: v.type for v in module.graph.inputs}, mask=mask)
+    samples = open_data(data, module, mask=mask, name="--data")
     judge = Judge.of(
         module, samples, dims=dims or {}, seed=0, threads=threads, level="none", max_memory=max_memory
     )  # fmt: skip
@@ -134,6 +134,5 @@ def _judge(
     a: PathLike, eval: PathLike | None, mask: str | None, dims: Mapping[str, int], seed: int, threads: int
 ) -> Judge:
     module = load(a)
-    inputs = {v.name: v.type for v in module.graph.inputs}
-    samples = load_npz(eval, inputs, mask=mask) if eval is not None else None
+    samples = open_data(eval, module, mask=mask, name="--eval") if eval is not None else None
     return Judge.of(module, samples, dims=dims, seed=seed, threads=threads, level="full", max_memory=None)

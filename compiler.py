@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,12 +27,13 @@ from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
+from .dsl.data import open_data
 from .dsl.facts import facts_of
 from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.strengths import choose
-from .frontends.data import load_npz
+from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
 from .ir import errors
@@ -42,7 +43,6 @@ from .ir.types import TensorType, UnrankedTensor
 from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
 from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
-from .passes.ports import Data
 from .passes.statistics import StreamingStatistics
 from .passes.strength import Trial
 
@@ -57,7 +57,10 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything about a compilation but the model, the recipe and the output."""
+    """Everything about a compilation but the model, the recipe and the output.
+
+    `data` and `eval` are paths, or sources as recipes write them: `npz("x.npz", take=64)`.
+    """
 
     data: PathLike | None = None
     eval: PathLike | None = None
@@ -92,7 +95,7 @@ class Settings:
                 raise errors.error(
                     Code.USAGE,
                     f"{name} is a {found}, not a path",
-                    help="give the path of a numpy.savez file",
+                    help="give a path, or the text of a source such as npz('x.npz', take=64)",
                 )
         for name, key in (("labels", self.labels), ("mask", self.mask)):
             if key is not None and self.data is None and self.eval is None:
@@ -338,6 +341,10 @@ class _Compilation:
             "target": str(self.target),
             "seed": self.options.seed,
             "threads": self.threads,
+            "data": {
+                "calibration": self.data.facts() if self.data is not None else None,
+                "evaluation": self.eval.facts() if self.eval is not None else None,
+            },
             "steps": [_step_json(r) for r in reports],
             "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
             "lowering": list(lowered.lines),
@@ -405,14 +412,16 @@ def _several(sites: Sequence[str]) -> str:
     return sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
 
 
-def _data(module: Module, program: Program, options: Settings) -> tuple[Data | None, Data | None]:
+def _data(module: Module, program: Program, options: Settings) -> tuple[Samples | None, Samples | None]:
     """(what calibrates, what judges): --data and --eval; without --eval a seeded split of --data, or all of it for
     both when no step learns from it."""
-    inputs = {v.name: v.type for v in module.graph.inputs}
-    opened = partial(load_npz, inputs=inputs, labels=options.labels, mask=options.mask)
-    data = opened(options.data) if options.data is not None else None
+
+    def opened(data: PathLike, name: str) -> Samples:
+        return open_data(data, module, labels=options.labels, mask=options.mask, name=name)
+
+    data = opened(options.data, "--data") if options.data is not None else None
     if options.eval is not None:
-        return data, opened(options.eval)
+        return data, opened(options.eval, "--eval")
     if data is None or not program.learns:
         return data, data
     calibrate, judges = data.split(options.seed)
@@ -422,8 +431,8 @@ def _data(module: Module, program: Program, options: Settings) -> tuple[Data | N
 def _context(
     source: Module,
     target: OrtTarget,
-    data: Data | None,
-    judges: Data | None,
+    data: Samples | None,
+    judges: Samples | None,
     options: Settings,
     dims: Mapping[str, int],
 ) -> Context:

@@ -19,12 +19,11 @@ from mlc.backends.measure import interleaved
 from mlc.backends.ort import Session
 from mlc.backends.runner import OrtRunner
 from mlc.backends.targets import parse_target
-from mlc.frontends.data import load_npz
 
 
 def main(source: Path, samples: Path, target: Path) -> None:
     module = mlc.load(source)
-    data = load_npz(samples, {v.name: v.type for v in module.graph.inputs})
+    data = mlc.open_data(samples, module)
     context = mlc.Context(target=parse_target("ort(cpu)"), data=data, runner=OrtRunner())
 
     # A plan reads and decides; nothing has changed yet.

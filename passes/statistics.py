@@ -25,7 +25,9 @@ from .ports import Array, Data, Executable, Progress, Request, Runner
 Item = TypeVar("Item")
 
 _DEFAULT_BUDGET = 512 << 20
-_HOW = "mlc.compile(model, [step], data='x.npz') sets both; by hand: Context(data=load_npz(...), runner=OrtRunner())"
+_HOW = (
+    "mlc.compile(model, [step], data='x.npz') sets both; by hand: Context(data=mlc.open_data(...), runner=OrtRunner())"
+)
 
 
 class StreamingStatistics:

@@ -1,3 +1,1 @@
-"""Samples that calibrate and judge."""
-
-from .samples import load_npz as load_npz
+"""Samples that calibrate and judge: sources (table.py), and what is done with their samples (samples.py)."""

@@ -53,13 +53,14 @@ class Padding:
             )
         return cls(mask, axes)
 
-    def check(self, whole: Mapping[str, bool]) -> None:
+    def check(self, whole: Mapping[str, bool], where: str) -> None:
         """Errors: BAD_DATA when samples of an input are slices along the very axis that is masked."""
         for name, is_whole in whole.items():
             if not is_whole and 0 in self.axes[name]:
                 raise errors.error(
                     Code.BAD_DATA,
                     f"the samples of {name!r} lie along the axis that {self.mask!r} masks",
+                    where=where,
                     help="give the array one axis more: one whole input per sample",
                 )
 

@@ -1,6 +1,6 @@
 """`smooth`: moves outliers of activations into weights, so that both can be rounded to 8 bits. Outputs stay equal.
 
-    smooth = mlc.passes.Smooth()(module, mlc.Context(data=mlc.load_npz("samples.npz"), runner=...))
+    smooth = mlc.passes.Smooth()(module, mlc.Context(data=mlc.open_data("x.npz", module), runner=OrtRunner()))
 
 SmoothQuant (Xiao et al., 2023): the inputs of a linear operator are divided channel by channel, and its weights
 multiplied. Here every site chooses its numbers by the error of its own rounded product (smooth_search.py).
