@@ -50,9 +50,11 @@ class Stacked:
             with open() as stream:
                 dtype, shape = read_header(stream)
         except UNREADABLE as cause:
-            raise bad(f"{name!r} is not a readable array: {cause}", where) from cause
+            raise bad(f"{name!r} is not a readable array: {cause}", where, "write it with numpy.savez") from cause
         if not shape:
-            raise bad(f"{name!r} is a single number; axis 0 of an array counts the samples", where)
+            raise bad(
+                f"{name!r} is a single number; axis 0 of an array counts the samples", where, "give one more axis"
+            )
         return cls(name, open, dtype, shape)
 
     def __len__(self) -> int:
@@ -76,7 +78,7 @@ class Stacked:
                     at = index + 1
                     yield np.frombuffer(raw, self.dtype).reshape(shape)
         except UNREADABLE as cause:
-            raise bad(f"{self.name!r} cannot be read: {cause}", stream.where(index)) from cause
+            raise bad(f"{self.name!r} cannot be read: {cause}", stream.where(index), "write the file again") from cause
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class Files:
             try:
                 found: Array = np.load(self.paths[index], allow_pickle=False)
             except UNREADABLE as cause:
-                raise bad(f"the file is not a readable array: {cause}", self._where(stream, index)) from cause
+                told = f"the file is not a readable array: {cause}"
+                raise bad(told, self._where(stream, index), "save it with numpy.save") from cause
             if not isinstance(found, np.ndarray):
                 raise bad(
                     "the file is an archive, not one array", self._where(stream, index), "save it with numpy.save"
@@ -128,7 +131,7 @@ class ColumnStream(Stream):
             raise bad(f"the numbers of samples differ: {told}", title, "give each input as many samples as the others")
         self._count = next(iter(counts.values()), 0)
         if not self._count:
-            raise bad("it holds no samples: axis 0 counts them, and is 0", title)
+            raise bad("it holds no samples: axis 0 counts them, and is 0", title, "save some dozens")
 
     def count(self, limit: int | None = None) -> int:
         return self._count if limit is None else min(self._count, limit)

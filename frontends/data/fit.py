@@ -17,7 +17,7 @@ def feedable(inputs: dict[str, Type]) -> Inputs:
         if not isinstance(kind, TensorType):
             raise bad(f"input {name!r} is {kind}, which no sample can feed", "the model", "feed tensors of known rank")
         if kind.dtype.kind == "str":
-            raise bad(f"input {name!r} holds strings, which no data source feeds", "the model")
+            raise bad(f"input {name!r} holds strings, which no data source feeds", "the model", "feed numbers")
     return {name: kind for name, kind in inputs.items() if isinstance(kind, TensorType)}
 
 
@@ -55,7 +55,8 @@ def _check_sizes(sample: Sample, name: str, kind: TensorType, sizes: dict[Sym, t
     first = 0 if whole else 1
     for axis, (want, have) in enumerate(zip(kind.shape[first:], array.shape), start=first):
         if isinstance(want, int) and want != have:
-            raise _wrong(sample, name, f"has {have} on axis {axis} (shape {list(array.shape)})", f"{want}: {kind}")
+            found = f"has {have} on axis {axis} (shape {list(array.shape)})"
+            raise _wrong(sample, name, found, f"{want}: {kind}", "prepare samples as the model was trained")
         if isinstance(want, Sym):
             size, other = sizes.setdefault(want, (have, name))
             if size != have:
@@ -79,5 +80,5 @@ def _shapes(kind: TensorType) -> str:
     return f"[{inner}] or the whole of {kind}" if kind.rank else "a single number"
 
 
-def _wrong(sample: Sample, name: str, found: str, wanted: str, help: str = "") -> Exception:
+def _wrong(sample: Sample, name: str, found: str, wanted: str, help: str) -> Exception:
     return bad(f"input {name!r} {found}; the model wants {wanted}", sample.where, help)

@@ -27,7 +27,7 @@ class Npz(Source):
     def open(self, inputs: Inputs, labels: str | None) -> Stream:
         file = Path(self.path)
         if not file.is_file():
-            raise errors.error(Code.NOT_FOUND, f"there is no data file {self.path!r}")
+            raise errors.error(Code.NOT_FOUND, f"there is no data file {self.path!r}", help="check the path")
         try:
             with zipfile.ZipFile(file) as archive:
                 keys = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]

@@ -54,7 +54,7 @@ class Samples:
         stream = source.open(tensors, selection.labels)
         found = cls(stream, tensors, selection, padding)
         if next(found.read(), None) is None:
-            raise bad("there are no samples", stream.title)
+            raise bad("there are no samples", stream.title, "give one or more")
         return found
 
     @property

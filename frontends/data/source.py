@@ -116,7 +116,7 @@ class Selection:
             )
 
 
-def bad(message: str, where: str, help: str = "") -> MlcError:
+def bad(message: str, where: str, help: str) -> MlcError:
     """The one form of an error about data."""
     return errors.error(Code.BAD_DATA, message, where=where, help=help)
 

@@ -17,4 +17,4 @@ def source_at(path: str) -> Source:
     file = Path(path)
     if file.suffix == ".npz":
         return Npz(path)
-    raise errors.error(Code.NOT_FOUND, f"there is no data file {path!r}")
+    raise errors.error(Code.NOT_FOUND, f"there is no data file {path!r}", help="check the path; arrays are .npz files")
