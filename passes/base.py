@@ -222,8 +222,9 @@ class Pass(ABC):
         """Decide; reads only."""
 
     @abstractmethod
-    def apply(self, rw: Rewriter, plan: Any, ctx: Context) -> Sequence[Done]:
-        """Carry out a plan; the only mutation; deterministic given the plan."""
+    def apply(self, rw: Rewriter, plan: Any, ctx: Context) -> Sequence[Done | Skipped]:
+        """Carry out a plan; the only mutation; deterministic given the plan. What only turns out now to be better left
+        alone is skipped."""
 
     def wants(self) -> frozenset[Need]:
         """What this pass needs as it is configured."""

@@ -11,7 +11,7 @@ from ..ir.core import Module
 from ..ir.errors import Code, MlcError
 from ..ir.rewrite import Rewriter
 from ..ir.verify import verify
-from .base import Context, Done, Need, Pass, PassReport, Plan, SkipCode
+from .base import Context, Done, Need, Pass, PassReport, Plan, SkipCode, Skipped
 
 _SHOWN_REASONS = 3
 
@@ -23,9 +23,11 @@ def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
     if not isinstance(plan, Plan):
         raise TypeError(f"{step.name}.plan returned {type(plan).__name__}, not a Plan")
     rewriter = Rewriter(module, by=step.name)
-    done = _done(step, step.apply(rewriter, plan, ctx))
+    told = _outcomes(step, step.apply(rewriter, plan, ctx))
+    done = tuple(outcome for outcome in told if isinstance(outcome, Done))
+    skipped = (*plan.skipped, *(outcome for outcome in told if isinstance(outcome, Skipped)))
     if ctx.scope.explicit and step.effect.lossy and not done:
-        raise _nothing_to_do(step, plan, ctx)
+        raise _nothing_to_do(step, skipped, ctx)
     if rewriter.changed:
         drop_dead(rewriter)
         verify(module)
@@ -33,26 +35,26 @@ def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
         step.name,
         str(step),
         done,
-        plan.skipped,
+        skipped,
         (*plan.notes, *ctx.batching.notes()),
         plan,
         seconds=time.perf_counter() - start,
     )
 
 
-def _done(step: Pass, result: object) -> tuple[Done, ...]:
+def _outcomes(step: Pass, result: object) -> tuple[Done | Skipped, ...]:
     if not isinstance(result, Iterable):
-        raise TypeError(f"{step.name}.apply returned {type(result).__name__}, not a sequence of Done")
-    done = tuple(result)
-    strangers = [type(d).__name__ for d in done if not isinstance(d, Done)]
+        raise TypeError(f"{step.name}.apply returned {type(result).__name__}, not a sequence of Done and Skipped")
+    told = tuple(result)
+    strangers = [type(outcome).__name__ for outcome in told if not isinstance(outcome, Done | Skipped)]
     if strangers:
-        raise TypeError(f"{step.name}.apply returned {strangers[0]} among what it did, not Done")
-    return done
+        raise TypeError(f"{step.name}.apply returned {strangers[0]} among what it did, not Done or Skipped")
+    return told
 
 
-def _nothing_to_do(step: Pass, plan: Plan, ctx: Context) -> MlcError:
+def _nothing_to_do(step: Pass, skipped: Iterable[Skipped], ctx: Context) -> MlcError:
     """The user named sites and none of them can be served: an error, where without a selector it is a skip."""
-    reasons = dict.fromkeys(s.why for s in plan.skipped if s.code is not SkipCode.SCOPE)
+    reasons = dict.fromkeys(s.why for s in skipped if s.code is not SkipCode.SCOPE)
     return errors.error(
         Code.CANNOT_HONOUR,
         f"'{step.name}' can change nothing of what '{ctx.scope.text or 'the selector'}' names",

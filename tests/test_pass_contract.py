@@ -20,7 +20,21 @@ from mlc.ir.errors import MlcError
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.types import tensor
 from mlc.passes import registry
-from mlc.passes.base import EXACT, LOSSY, Context, Done, Effect, Need, Pass, Plan, Scope, option, plain
+from mlc.passes.base import (
+    EXACT,
+    LOSSY,
+    Context,
+    Done,
+    Effect,
+    Need,
+    Pass,
+    Plan,
+    Scope,
+    SkipCode,
+    Skipped,
+    option,
+    plain,
+)
 from mlc.passes.pipeline import PlannedStep, check_order, run
 from mlc.passes.strength import largest, smallest
 
@@ -183,26 +197,38 @@ class Careless(Scale):
     """Gives back what it should not; `mode` says which."""
 
     name: ClassVar[str] = "careless"
-    what: str = option("plan", unit="name", choices=("plan", "nothing", "words", "idle"), doc="the mistake")
+    what: str = option("plan", unit="name", choices=("plan", "nothing", "words", "idle", "late"), doc="the mistake")
 
     def plan(self, module: Module, ctx: Context) -> Any:
         return None if self.what == "plan" else ScalePlan()
 
     def apply(self, rw: Rewriter, plan: ScalePlan, ctx: Context) -> Any:
-        return {"nothing": None, "words": ["done"], "idle": []}[self.what]
+        late = Skipped("it", SkipCode.HURTS, "seen too late")
+        return {"nothing": None, "words": ["done"], "idle": [], "late": [late]}[self.what]
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
         ("plan", "careless.plan returned NoneType, not a Plan"),
-        ("nothing", "careless.apply returned NoneType, not a sequence of Done"),
-        ("words", "careless.apply returned str among what it did, not Done"),
+        ("nothing", "careless.apply returned NoneType, not a sequence of Done and Skipped"),
+        ("words", "careless.apply returned str among what it did, not Done or Skipped"),
     ],
 )
 def test_a_pass_that_breaks_the_contract_is_named(what: str, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Careless(what=what)(module_with_weight())
+
+
+def test_what_is_only_skipped_while_a_plan_is_carried_out_is_told() -> None:
+    module = module_with_weight()
+    report = Careless(what="late")(module).history[-1]
+    assert not report.changed  # type: ignore[attr-defined]
+    assert [s.why for s in report.skipped] == ["seen too late"]  # type: ignore[attr-defined]
+    (op,) = module.graph.ops
+    here = Scope(on=frozenset({op.name}), text="on here")
+    with pytest.raises(MlcError, match="seen too late"):
+        Careless(what="late")(module, Context(scope=here))
 
 
 def test_a_lossy_step_that_cannot_serve_its_selector_is_an_error() -> None:

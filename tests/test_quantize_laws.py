@@ -15,7 +15,7 @@ from mlc.backends.runner import OrtRunner
 from mlc.ir.core import Module
 from mlc.ir.quant import QSpec, min_max
 from mlc.ir.rewrite import Rewriter
-from mlc.passes.base import Context
+from mlc.passes.base import Context, Skipped
 from mlc.passes.quantize import smooth_search
 from mlc.passes.quantize.refine import bias as bias_module
 from mlc.passes.quantize.refine.adaround import Rows, Training, adaround
@@ -73,7 +73,8 @@ def test_codes_that_would_be_worse_are_not_taken(monkeypatch: pytest.MonkeyPatch
     before = to_proto(rounded).SerializeToString(deterministic=True)
     monkeypatch.setattr(GptqSolver, "solve", worse)
     (told,) = refine(Rewriter(rounded), module, ctx)
-    assert told.after.startswith("kept: gptq leaves error")
+    assert isinstance(told, Skipped)
+    assert told.why.startswith("gptq leaves error")
     assert to_proto(rounded).SerializeToString(deterministic=True) == before
 
 

@@ -15,7 +15,7 @@ from ...ir import errors
 from ...ir.core import Module, Op
 from ...ir.errors import Code
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan
+from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, Skipped
 from .prepare import Prepared
 from .refine.bias import CHANNELS, bias_sites, correct_biases
 
@@ -45,9 +45,8 @@ class CorrectBias(Pass):
         sites, skipped = bias_sites(module, _source(module, ctx), ctx.scope.allows)
         return BiasPlan(tuple(skipped), sites=tuple(s.name for s in sites))
 
-    def apply(self, rw: Rewriter, plan: BiasPlan, ctx: Context) -> list[Done]:
-        told = correct_biases(rw, _source(rw.module, ctx), ctx, ctx.scope.allows)
-        return [d for d in told if not d.after.startswith("kept")]
+    def apply(self, rw: Rewriter, plan: BiasPlan, ctx: Context) -> list[Done | Skipped]:
+        return correct_biases(rw, _source(rw.module, ctx), ctx, ctx.scope.allows)
 
 
 def _source(module: Module, ctx: Context) -> Module:

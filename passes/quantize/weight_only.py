@@ -153,7 +153,8 @@ class WeightOnly(Pass):
         if source is None:
             return done
         done = told_together(done, refine(rw, source, ctx, method.refinement, chosen))
-        return [*(d for d in scaled if not d.after.startswith("kept")), *done]
+        # A place that is not worth scaling is no site of this step: its weights are rounded all the same.
+        return [*(outcome for outcome in scaled if isinstance(outcome, Done)), *done]
 
     def _refinement(self, plan: WeightPlan, ctx: Context) -> tuple[Learnt, dict[str, QSpec]]:
         """The method that looks for better codes with data, and the weights it does so for."""

@@ -21,7 +21,7 @@ from ....ir.core import Value
 from ....ir.dtypes import DType
 from ....ir.quant import QSpec
 from ....ir.rewrite import Rewriter
-from ...base import Context, Done
+from ...base import Context, Done, SkipCode, Skipped
 from ...linear import Linear
 from ..scaling import ScalingSite, axes_of, blocked, divide, scaling_sites
 from ..smooth_samples import Seen, rows_of, watch
@@ -35,7 +35,7 @@ _OUTPUTS = 384  # of an operator that errors are taken from
 _FAR = 2.0**12  # how far numbers may lie from one: float16 has to bear it
 
 
-def awq(rw: Rewriter, specs: Mapping[str, QSpec], ctx: Context, scale_type: DType = DType.F32) -> list[Done]:
+def awq(rw: Rewriter, specs: Mapping[str, QSpec], ctx: Context, scale_type: DType = DType.F32) -> list[Done | Skipped]:
     """Scale the float module `rw.module` so that rounding the weights of `specs` (by name) to nearest hurts less.
 
     The outputs stay equal within float rounding. One entry per place that can be scaled: its errors and alpha, or why
@@ -43,16 +43,16 @@ def awq(rw: Rewriter, specs: Mapping[str, QSpec], ctx: Context, scale_type: DTyp
     """
     axes = axes_of(rw.module)
     sites = [s for s in scaling_sites(axes) if _asked(s, specs) and not blocked(s) and _watched(rw, s)]
-    done = []
+    told: list[Done | Skipped] = []
     for site, seen in watch(rw.module, sites, ctx):
         if any(not rows for rows in seen.rows.values()):
-            done.append(Done(site.name, "unscaled", "kept: no sample reaches it"))
+            told.append(Skipped(site.name, SkipCode.NO_DATA, "no sample reaches it"))
             continue
-        numbers, told = _choose(site, seen, specs, scale_type)
-        done.append(told)
+        numbers, outcome = _choose(site, seen, specs, scale_type)
+        told.append(outcome)
         if numbers is not None:
             divide(rw, axes, site, numbers)
-    return done
+    return told
 
 
 def _asked(site: ScalingSite, specs: Mapping[str, QSpec]) -> bool:
@@ -73,7 +73,9 @@ def _blocks(linear: Linear, spec: QSpec) -> int | None:
     return 0 if axis == linear.output_axis else None
 
 
-def _choose(site: ScalingSite, seen: Seen, specs: Mapping[str, QSpec], scale_type: DType) -> tuple[Array | None, Done]:
+def _choose(
+    site: ScalingSite, seen: Seen, specs: Mapping[str, QSpec], scale_type: DType
+) -> tuple[Array | None, Done | Skipped]:
     """The numbers of the best alpha (None: they are not worth it) and what to tell."""
     judges = [Judge.of(site, seen, reader, specs[reader.weight.name], scale_type) for reader in site.readers]
     sizes = magnitudes(site, seen)
@@ -83,8 +85,8 @@ def _choose(site: ScalingSite, seen: Seen, specs: Mapping[str, QSpec], scale_typ
     before, kind = errors[0.0], "folded" if site.folded else "mul"
     told = f"error {before:.3%}"
     if not errors[best] < (1 - _WORTH[kind]) * before:
-        why = "no alpha" if site.folded else "no Mul"
-        return None, Done(site.name, told, f"kept: {why} is worth it, {errors[best]:.3%} with alpha {best:g}")
+        why = f"no {'alpha' if site.folded else 'Mul'} is worth it: {told}, {errors[best]:.3%} with alpha {best:g}"
+        return None, Skipped(site.name, SkipCode.HURTS, why)
     where = "folded" if site.folded else "by a Mul"
     return tried[best], Done(site.name, told, f"error {errors[best]:.3%}, alpha {best:g}, {where}")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def _read_by(op: Op) -> Iterator[Value]:
 
 def correct_biases(
     rw: Rewriter, source: Module, ctx: Context, allows: Callable[[Op], bool] = lambda op: True
-) -> list[Done]:
+) -> list[Done | Skipped]:
     """Correct the biases of `rw.module` against the float model `source`. Needs `ctx.data` and `ctx.runner`.
 
     One entry per operator: the mean errors before and after relative to the deviation of the channels, or why the
@@ -120,26 +120,21 @@ def correct_biases(
     if not sites:
         return []
     judge = _Judge(source, ctx)
-    told: dict[BiasSite, Done] = {}
+    told: dict[BiasSite, Done | Skipped] = {}
     for _ in range(SWEEPS):
         found = dict(_sweep(rw, source, ctx, sites, judge))
-        moved = [site for site, done in found.items() if not done.after.startswith("kept")]
-        for site, done in found.items():
-            before = told.get(site)
-            if before is None or site in moved:
-                told[site] = done if before is None or before.after.startswith("kept") else _joined(before, done)
-        if not moved:
+        for site, outcome in found.items():
+            before = told.setdefault(site, outcome)
+            if isinstance(outcome, Done):
+                told[site] = replace(outcome, before=before.before) if isinstance(before, Done) else outcome
+        if not any(isinstance(outcome, Done) for outcome in found.values()):
             break
     return list(told.values())
 
 
-def _joined(first: Done, last: Done) -> Done:
-    return Done(first.site, first.before, last.after)
-
-
 def _sweep(
     rw: Rewriter, source: Module, ctx: Context, sites: Sequence[BiasSite], judge: _Judge
-) -> Iterator[tuple[BiasSite, Done]]:
+) -> Iterator[tuple[BiasSite, Done | Skipped]]:
     """All levels once, front to back."""
     least = judge.error(rw.module)
     for group in _groups(sites):
@@ -172,12 +167,14 @@ def _add(rw: Rewriter, ops: Sequence[Op], deltas: Sequence[Array]) -> None:
             add_bias(rw, op, delta, seen.dtype)
 
 
-def _told(site: BiasSite, moments: _Errors, delta: Array, kept: bool) -> Done:
+def _told(site: BiasSite, moments: _Errors, delta: Array, better: bool) -> Done | Skipped:
     before = f"mean error {moments.share(np.zeros_like(delta)):.2%} of a deviation"
     if not delta.any():
-        return Done(site.name, before, "kept: nothing above noise")
-    if not kept:
-        return Done(site.name, before, "kept: the outputs of the model would differ more")
+        return Skipped(site.name, SkipCode.ALREADY, f"{before}: nothing above noise")
+    if not better:
+        return Skipped(
+            site.name, SkipCode.HURTS, f"{before}, but the outputs of the model would differ more without it"
+        )
     return Done(site.name, before, f"{moments.share(delta):.2%}, {np.count_nonzero(delta)} channels corrected")
 
 

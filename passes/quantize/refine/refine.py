@@ -23,7 +23,7 @@ from ....ir.errors import Code
 from ....ir.quant import QSpec
 from ....ir.quant_blocks import packed
 from ....ir.rewrite import Rewriter
-from ...base import Context, Done
+from ...base import Context, Done, SkipCode, Skipped
 from ...bias import add_bias
 from ...budget import allowed, pick, rows_per_sample
 from ...statistics import batch_size, runs, sources, stream
@@ -49,12 +49,12 @@ def refine(
     method: str = "gptq",
     sites: Mapping[str, QSpec] | None = None,
     options: Options | None = None,
-) -> list[Done]:
+) -> list[Done | Skipped]:
     """Replace codes (and scales and zero points, where nothing relies on them) of `rw.module` by better ones.
 
     `source` is the float model: every weight `base` of it whose codes are called `{base}_quantized` can be refined.
-    `sites` says which, and the grid of each (None: all). Needs `ctx.data` and `ctx.runner`. Every weight gets a line:
-    its relative errors, or why it was kept. Errors: NO_DATA; CANNOT_HONOUR for an unknown method.
+    `sites` says which, and the grid of each (None: all). Needs `ctx.data` and `ctx.runner`. Every weight is told:
+    its relative errors, or why its codes were kept. Errors: NO_DATA; CANNOT_HONOUR for an unknown method.
     """
     make = _EVERY.get(method)
     if make is None:
@@ -62,22 +62,22 @@ def refine(
             Code.CANNOT_HONOUR, f"there is no refinement called {method!r}", help=f"one of {', '.join(_EVERY)}"
         )
     found, skipped = refinable(rw.module, source, sites, ctx.max_memory)
-    done = [Done(s.site, "rounded", f"kept: {s.why}") for s in skipped]
+    told: list[Done | Skipped] = list(skipped)
     for group in _groups(found, ctx.max_memory):
         solvers = [make(site, options or Options(), ctx.rng(method, site.name)) for site in group]
         with np.errstate(invalid="ignore", over="ignore"):  # Inf in the data: who sees it is kept
             _stream(rw.module, source, group, solvers, ctx)
         for site, solver in zip(group, solvers):
             if solver.usable:
-                done.append(_store(rw, site, solver.solve(), method))
+                told.append(_store(rw, site, solver.solve(), method))
             else:
-                done.append(Done(site.name, "rounded", f"kept: {_UNUSABLE}"))
-    return done
+                told.append(Skipped(site.name, SkipCode.NO_DATA, _UNUSABLE))
+    return told
 
 
-def told_together(rounded: Sequence[Done], refined: Sequence[Done]) -> list[Done]:
+def told_together(rounded: Sequence[Done], refined: Sequence[Done | Skipped]) -> list[Done]:
     """One line for every weight: how it was rounded, and what refinement made of it or why it kept it."""
-    told = {d.site: d.after for d in refined}
+    told = {r.site: r.after if isinstance(r, Done) else f"kept: {r.why}" for r in refined}
     return [replace(d, after=f"{d.after}; {told[d.site]}") if d.site in told else d for d in rounded]
 
 
@@ -112,10 +112,10 @@ def _stream(module: Module, source: Module, sites: Sequence[Site], solvers: Sequ
             solver.update(rows, before.astype(np.float32, copy=False) @ turned)
 
 
-def _store(rw: Rewriter, site: Site, outcome: Outcome, method: str) -> Done:
+def _store(rw: Rewriter, site: Site, outcome: Outcome, method: str) -> Done | Skipped:
     before, after = (f"error {100 * e:.3g} %" for e in (outcome.before, outcome.after))
     if not outcome.after < outcome.before:
-        return Done(site.name, before, f"kept: {method} leaves {after}")
+        return Skipped(site.name, SkipCode.HURTS, f"{method} leaves {after}, it has {before}")
     rounded, spec = outcome.rounded, site.spec
     _replace_codes(rw, site, rounded.codes)
     if outcome.moved:
