@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from . import __version__
 from .backends import artifact, report
-from .backends.checks import Emitted, Judge, check_emitted, time_files
+from .backends.checks import Emitted, Judge, check_emitted
 from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
-from .backends.ort import Session
 from .backends.probe import guessed_dims
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
 from .dsl.data import open_data
-from .dsl.facts import facts_of
-from .dsl.judge import COSTS, Measured, Verdict, check_measurable, check_sizes, judge, missed
+from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
+from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
+from .dsl.measuring import Measuring
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.strengths import choose
@@ -175,9 +175,11 @@ class _Compilation:
         self.target: OrtTarget = dataclasses.replace(target, threads=self.threads)
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
+        self.loops: tuple[Looped, ...] = ()
         self.data, self.eval = _data(source, program, options)
         labels = self.eval is not None and self.eval.has_labels
-        check_measurable(program.limits, check=options.check, labels=labels, classes=_has_classes(source))
+        asked = program.limits + program.loops
+        check_measurable(asked, check=options.check, labels=labels, classes=_has_classes(source))
         self.judge = Judge.of(
             source,
             self.eval,
@@ -189,10 +191,18 @@ class _Compilation:
         )
         dims = {**guessed_dims(source, options.dims), **self.judge.binding}
         self.context = _context(source, self.target, self.data, self.eval, options, dims)
+        self.measuring = Measuring(
+            emit=lambda module, path: self._emit(module, path, check="none")[0],
+            sizes=lambda module: sizes(module, self.judge.binding),
+            source=source,
+            source_bytes=lambda: self.source_bytes,
+            examiner=self.judge,
+            seed=options.seed,
+        )
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
         self._check_sizes()
-        steps = self._choose_strength()
+        steps = self._settle()
         module, reports = self._transform(steps)
         out = layout.out if keep else None
         with artifact.staged(layout) as folder:
@@ -202,52 +212,46 @@ class _Compilation:
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
+            diagnostics += tuple(d for loop in self.loops for d in loop.diagnostics())
             document = self._report(out, reports, emitted, lowered, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
         return Result(module, document, out, diagnostics)
 
     def _check_sizes(self) -> None:
-        check_sizes(self.program.limits, sizes(self.source, self.judge.binding)["macs"])
+        check_sizes(self.program.limits + self.program.loops, sizes(self.source, self.judge.binding)["macs"])
 
-    # -- strength ----------------------------------------------------------------------------------------------
+    # -- strength and loops ------------------------------------------------------------------------------------
 
-    def _choose_strength(self) -> tuple[PlannedStep, ...]:
+    def _settle(self) -> tuple[PlannedStep, ...]:
+        """The steps that will run: strengths chosen, loops written out."""
         choice = choose(
             self.program,
             verdicts=self._trial,
-            drift=self._drift,
+            drift=lambda parts: self.judge.drift(self._unrolled(parts).module),
             can_run=self.judge.can_run,
             samples=self.eval is not None,
         )
         self.trials = list(choice.trials)
         self.warnings += choice.warnings
-        return choice.steps
+        if not self.program.loops:
+            return tuple(flat(choice.steps))
+        unrolled = self._unrolled(choice.steps)
+        self.loops = unrolled.loops
+        return unrolled.steps
 
-    def _trial(self, steps: tuple[PlannedStep, ...], limits: Sequence[Limit]) -> tuple[Verdict, ...]:
-        """The bounds judged on the file that some steps make; what no bound asks for is not measured."""
-        module = self.source.clone()
-        asked = {x.metric for x in limits}
-        run(steps, module, dataclasses.replace(self.context, draft=asked <= COSTS))
-        with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
-            emitted, _ = self._emit(module, Path(folder) / "model.onnx", check="none")
-            if asked - COSTS:
-                agreement, accuracy = self.judge.agreement(Session(emitted.path, threads=self.threads))
-                emitted = dataclasses.replace(emitted, agreement=agreement, accuracy=accuracy)
-            if "latency" in asked:
-                timing = time_files(emitted.path, self.judge, seed=self.options.seed)
-                emitted = dataclasses.replace(emitted, latency=timing)
-            return judge(limits, self._facts(emitted))
+    def _trial(self, parts: Parts, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
+        """The bounds judged on the file that some steps make."""
+        draft = {x.metric for x in (*limits, *self.program.loops)} <= COSTS
+        return self.measuring.of_module(self._unrolled(parts, draft=draft).module, limits)
 
-    def _drift(self, steps: tuple[PlannedStep, ...]) -> float:
-        module = self.source.clone()
-        run(steps, module, self.context)
-        return self.judge.drift(module)
+    def _unrolled(self, parts: Parts, *, draft: bool = False) -> Unrolled:
+        return unroll(parts, self.source, dataclasses.replace(self.context, draft=draft), self.measuring.of_module)
 
     def plan(self) -> list[tuple[str, Plan]]:
-        """The plans of all steps, with the strengths that `run` would choose."""
-        if self.program.free:  # else bounds decide nothing, and the sizes they need may be unknown
+        """The plans of all steps, with the strengths and the rounds that `run` would choose."""
+        if self.program.decides:  # else bounds choose nothing, and the sizes they need may be unknown
             self._check_sizes()
-        return _plans(run(self._choose_strength(), self.source.clone(), self.context))
+        return _plans(run(self._settle(), self.source.clone(), self.context))
 
     # -- transform and emit ------------------------------------------------------------------------------------
 
@@ -306,12 +310,8 @@ class _Compilation:
 
     # -- judge and report --------------------------------------------------------------------------------------
 
-    def _facts(self, emitted: Emitted) -> dict[str, Measured]:
-        before, after = (sizes(m, self.judge.binding) for m in (self.source, emitted.module))
-        return facts_of(emitted, before, after, self.source_bytes)
-
     def _verdicts(self, emitted: Emitted) -> tuple[Verdict, ...]:
-        return judge(self.program.limits, self._facts(emitted))
+        return judge(self.program.limits, self.measuring.facts(emitted))
 
     @cached_property
     def source_bytes(self) -> int:
@@ -337,7 +337,7 @@ class _Compilation:
             "status": "missed" if diagnostics else "done",
             "source": dataclasses.asdict(source) if source is not None else {"path": "a module from Python"},
             "recipe": self.program.text,
-            "steps_text": [str(step) for step, _ in self.program.steps],
+            "steps_text": [str(step) for step in self.program.steps],
             "target": str(self.target),
             "seed": self.options.seed,
             "threads": self.threads,
@@ -346,6 +346,7 @@ class _Compilation:
                 "evaluation": self.eval.facts() if self.eval is not None else None,
             },
             "steps": [_step_json(r) for r in reports],
+            "loops": [loop.to_json() for loop in self.loops],
             "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
             "lowering": list(lowered.lines),
             "costs": self.target.asked_costs.describe() if self.target.asked_costs is not None else None,
@@ -356,9 +357,7 @@ class _Compilation:
                 "ratio": emitted.nbytes / self.source_bytes,
             },
             "checks": emitted.checks(self.judge),
-            "bounds": [
-                {"bound": v.limit.text, "measured": v.measured, "found": v.found, "holds": v.holds} for v in verdicts
-            ],
+            "bounds": [v.to_json() for v in verdicts],
             "missed": [d.message for d in diagnostics],
             "warnings": [*self.warnings, *self.judge.warnings, *emitted.warnings],
             "metadata": dict(self.source.meta.properties),
@@ -476,7 +475,8 @@ def plan(
     check_weights(source)
     program.check_scopes(source)
     # The model is run only to choose strengths.
-    chosen = program.free and (program.limits or options.data is not None or options.eval is not None)
+    judged = program.limits or options.data is not None or options.eval is not None
+    chosen = program.loops or (program.free and judged)
     return _Compilation(source, program, options, level=options.check if chosen else "none").plan()
 
 

@@ -112,6 +112,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print(_steps(report["steps"]))
     for line in _not_done(report["steps"]):
         console.print(Text(line))
+    for loop in report.get("loops", ()):
+        console.print(Text(f"loop '{loop['loop']}': {_rounds(loop['kept'])}; {loop['ended']}"))
     for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
     for line in _fusion(report["checks"].get("quantization", {})):
@@ -163,6 +165,10 @@ def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"not done by {step['name']}: {rest.total()} more sites, listed in the report file")
         lines += [f"step {number}, {step['name']}: {note}" for note in step["notes"]]
     return lines
+
+
+def _rounds(number: int) -> str:
+    return f"{number or 'no'} round{'' if number == 1 else 's'}"
 
 
 def _fusion(quantization: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""From a checked recipe to what the compiler executes: steps with Python arguments, and bounds in base units."""
+"""From a checked recipe to what the compiler executes: steps with Python arguments, loops, bounds in base units."""
 
 from __future__ import annotations
 
@@ -60,6 +60,27 @@ class Limit:
         return _COMPARE[self.comparison](measured, self.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Steps that run again until one bound on their result holds, or while another does."""
+
+    body: tuple[Step | Repeat, ...]
+    until: Limit | None
+    keep: Limit | None  # of `while`
+    rounds: int  # at most
+    limited: bool  # whether the number of rounds was asked for
+    text: str  # canonical
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The bounds of this loop and of those in it."""
+        own = tuple(limit for limit in (self.until, self.keep) if limit is not None)
+        return own + tuple(limit for part in self.body if isinstance(part, Repeat) for limit in part.limits)
+
+
+MAX_ROUNDS = 32  # of a loop that does not say `times N`
+
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "<": operator.lt,
@@ -68,15 +89,35 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def build_steps(body: ast.Expr, catalog: Catalog) -> tuple[Step, ...]:
+def build_steps(body: ast.Expr, catalog: Catalog) -> tuple[Step | Repeat, ...]:
     """The steps of an expanded, checked and executable body, in order."""
     parts = body.steps if isinstance(body, ast.Chain) else (body,)
-    return tuple(_step(part, catalog) for part in parts)
+    return tuple(_repeat(p, catalog) if isinstance(p, ast.Scoped) and _loops(p) else _step(p, catalog) for p in parts)
 
 
 def build_limits(goal: ast.Goal) -> tuple[Limit, ...]:
     """The bounds of an expanded, checked and executable goal."""
     return tuple(map(_limit, goal.bounds))
+
+
+def _loops(node: ast.Scoped) -> bool:
+    return any(isinstance(m, ast.Until | ast.While) for m in node.modifiers)
+
+
+def _repeat(node: ast.Scoped, catalog: Catalog) -> Repeat:
+    times = [int(m.count.value) for m in node.modifiers if isinstance(m, ast.Times)]
+    until = [m.bound for m in node.modifiers if isinstance(m, ast.Until)]
+    keep = [m.bound for m in node.modifiers if isinstance(m, ast.While)]
+    scopes = [m for m in node.modifiers if isinstance(m, ast.On | ast.Except)]
+    return Repeat(
+        build_steps(ast.scoped(node.body, scopes, span=node.body.span), catalog),
+        _limit(until[0]) if until else None,
+        _limit(keep[0]) if keep else None,
+        times[0] if times else MAX_ROUNDS,
+        bool(times),
+        expression(node),
+        span=node.span,
+    )
 
 
 def _step(node: ast.Expr, catalog: Catalog) -> Step:

@@ -51,13 +51,15 @@ def check_statement(statement: ast.Binding | ast.Compile | ast.Use | ast.Let, na
 
 
 def flat(body: ast.Expr) -> Iterator[ast.Ref | ast.Call]:
-    """The steps of an expression in the order they run, choices left out."""
+    """The steps of an expression in the order they run, choices left out; those of a loop twice."""
     match body:
         case ast.Chain(steps):
             for step in steps:
                 yield from flat(step)
-        case ast.Scoped(inner, _):
+        case ast.Scoped(inner, modifiers):
             yield from flat(inner)
+            if any(isinstance(m, ast.Until | ast.While) for m in modifiers):
+                yield from flat(inner)
         case ast.Ref() | ast.Call():
             yield body
 

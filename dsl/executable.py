@@ -43,14 +43,6 @@ def _range(node: ast.Node) -> _Told:
     return "a searched range ('..')", f"give one value: {expression(node.low)}"
 
 
-def _until(_: ast.Node) -> _Told:
-    return "a loop with 'until'", "repeat a fixed number of times: times 3"
-
-
-def _while(_: ast.Node) -> _Told:
-    return "a loop with 'while'", "repeat a fixed number of times: times 3"
-
-
 def _objective(node: ast.Node) -> _Told:
     assert isinstance(node, ast.Objective)
     return f"'{node.direction}' (a search)", "state a bound instead: where size <= 0.5x"
@@ -101,8 +93,6 @@ _REFUSALS: dict[type[ast.Node], Callable[[ast.Node], _Told]] = {
     ast.Choice: _choice,
     ast.OneOf: _oneof,
     ast.Range: _range,
-    ast.Until: _until,
-    ast.While: _while,
     ast.Objective: _objective,
     ast.Goal: _goal,
     ast.Bound: _bound,

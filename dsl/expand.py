@@ -299,15 +299,34 @@ class _Expander:
                 body = self.repeated(body, repeat)
             return body
         # `times N` beside `until` or `while` is the limit of their repetitions, not a repetition itself.
-        return ast.scoped(body, repeats, span=node.span)
+        return self.loop(ast.scoped(body, repeats, span=node.span))
+
+    def loop(self, node: ast.Expr) -> ast.Expr:
+        """A loop as it is, if it has each of its modifiers once."""
+        assert isinstance(node, ast.Scoped)
+        for kind, word in ((ast.Until, "until"), (ast.While, "while"), (ast.Times, "times")):
+            found = [m for m in node.modifiers if isinstance(m, kind)]
+            if len(found) > 1:
+                help = "a loop has one of each; put the inner loop into a chain: (step until A + other) until B"
+                self.complain(Code.DUPLICATE, f"a second '{word}' of one loop", found[1].span, help=help)
+            elif found and isinstance(found[0], ast.Times):
+                self.counted(found[0])
+        return node
+
+    def counted(self, times: ast.Times) -> int | None:
+        """The number of repetitions; None (and a complaint) if it is none."""
+        count = times.count.value
+        if not times.count.unit and isinstance(count, int) and count >= 1:
+            return count
+        self.complain(
+            Code.OUT_OF_RANGE, "'times' wants a whole number from 1 up", times.count.span, help="write: times 3"
+        )
+        return None
 
     def repeated(self, body: ast.Expr, times: ast.Modifier) -> ast.Expr:
         assert isinstance(times, ast.Times)
-        count = times.count.value
-        if times.count.unit or not isinstance(count, int) or count < 1:
-            self.complain(
-                Code.OUT_OF_RANGE, "'times' wants a whole number from 1 up", times.count.span, help="write: times 3"
-            )
+        count = self.counted(times)
+        if count is None:
             return body
         steps = body.steps if isinstance(body, ast.Chain) else (body,)
         if len(steps) * count > MAX_STEPS:

@@ -13,7 +13,8 @@ from ..ir.errors import Code
 from ..passes import registry
 from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
-from .build import Limit, Step
+from .build import Limit, Repeat, Step
+from .loops import Loop, Part, Parts, flat
 from .recipe import Recipe
 from .scopes import resolve
 from .sites import sites_of
@@ -24,7 +25,7 @@ from .source import file_text, read_source
 class Program:
     """A recipe with its passes built: what runs, under which scopes and bounds."""
 
-    steps: tuple[tuple[Pass, Step | None], ...]
+    parts: Parts
     recipe: Recipe | None
     text: str
 
@@ -34,13 +35,22 @@ class Program:
             source = read_source(recipe, stdin=sys.stdin)
             recipe = Recipe.parse(source.text, name=source.name, choose=source.choose)
         if isinstance(recipe, Recipe):
-            steps = tuple((registry.find(s.name)(**s.arguments), s) for s in recipe.steps)
-            program = cls(steps, recipe, str(recipe))
+            program = cls(tuple(map(_planned, recipe.steps)), recipe, str(recipe))
         else:
             passes = _passes([recipe] if isinstance(recipe, Pass) else recipe)
-            program = cls(tuple((p, None) for p in passes), None, " + ".join(map(str, passes)))
-        check_order([step for step, _ in program.steps])
+            program = cls(tuple(map(PlannedStep, passes)), None, " + ".join(map(str, passes)))
+        check_order([step.action for step in flat(program.parts, rounds=2)])
         return program
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        """The steps in order, those of loops once."""
+        return tuple(flat(self.parts))
+
+    @property
+    def loops(self) -> tuple[Limit, ...]:
+        """The bounds of loops."""
+        return tuple(x for part in self.parts if isinstance(part, Loop) for x in part.repeat.limits)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -49,25 +59,28 @@ class Program:
     @property
     def exact(self) -> bool:
         """Whether every step promises equal outputs."""
-        return not any(step.effect.lossy for step, _ in self.steps)
+        return not any(step.action.effect.lossy for step in self.steps)
 
     @property
     def free(self) -> bool:
         """Whether a strength is left to choose."""
-        return any(step.free and step.effect.lossy for step, _ in self.steps)
+        return any(step.action.free and step.action.effect.lossy for step in self.steps)
+
+    @property
+    def decides(self) -> bool:
+        """Whether bounds choose what is done."""
+        return self.free or bool(self.loops)
 
     @property
     def learns(self) -> bool:
         """Whether a step takes something from the data: then the samples that judge must be others."""
-        return self.free or any(step.learns for step, _ in self.steps)
-
-    def planned(self) -> tuple[PlannedStep, ...]:
-        return tuple(PlannedStep(action, partial(_scope, step)) for action, step in self.steps)
+        return self.decides or any(step.action.learns for step in self.steps)
 
     def check_scopes(self, module: Module) -> None:
         """Refuse a selector that matches nothing in the model, before any work."""
-        for _, step in self.steps:
-            _scope(step, module)
+        for step in self.steps:
+            if step.scope is not None:
+                step.scope(module)
 
     def file_text(self) -> str:
         return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
@@ -84,5 +97,11 @@ def _passes(recipe: object) -> tuple[Pass, ...]:
     )
 
 
-def _scope(step: Step | None, module: Module) -> Scope:
-    return EVERYWHERE if step is None or step.scope.everywhere else resolve(step, sites_of(module))
+def _planned(step: Step | Repeat) -> Part:
+    if isinstance(step, Repeat):
+        return Loop(tuple(map(_planned, step.body)), step)
+    return PlannedStep(registry.find(step.name)(**step.arguments), partial(_scope, step))
+
+
+def _scope(step: Step, module: Module) -> Scope:
+    return EVERYWHERE if step.scope.everywhere else resolve(step, sites_of(module))

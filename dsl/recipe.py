@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..ir.errors import Code, Diagnostic, MlcError
 from . import syntax as ast
-from .build import Limit, Step, build_limits, build_steps
+from .build import Limit, Repeat, Step, build_limits, build_steps
 from .check import check_program, check_statement, unique
 from .executable import refusals
 from .expand import Budget, expand, expand_definition
@@ -38,10 +38,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe ready to run: steps in order, and the bounds the result must meet."""
+    """A recipe ready to run: steps and loops in order, and the bounds the result must meet."""
 
     checked: Checked
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Repeat, ...]
     limits: tuple[Limit, ...]
 
     @classmethod

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..passes.pipeline import PlannedStep
 from ..passes.strength import DRIFT_LIMIT, Trial, largest, smallest
 from .build import Limit
 from .judge import COSTS, Verdict
+from .loops import Loop, Part, Parts
 from .program import Program
 
-Steps = tuple[PlannedStep, ...]
 #: A trial must keep a latency bound with this much to spare, so that the measurement of the artifact confirms it.
 SPARE = 0.02
 
@@ -21,7 +20,7 @@ SPARE = 0.02
 class Choice:
     """The steps with their free fields set, what was tried and by what it was judged, and why nothing was."""
 
-    steps: Steps
+    steps: Parts
     trials: tuple[tuple[str, Trial], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -29,8 +28,8 @@ class Choice:
 def choose(
     program: Program,
     *,
-    verdicts: Callable[[Steps, Sequence[Limit]], Sequence[Verdict]],
-    drift: Callable[[Steps], float],
+    verdicts: Callable[[Parts, Sequence[Limit]], Sequence[Verdict]],
+    drift: Callable[[Parts], float],
     can_run: bool,
     samples: bool,
 ) -> Choice:
@@ -40,7 +39,7 @@ def choose(
     drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
     `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges.
     """
-    steps = program.planned()
+    steps = program.parts
     if not program.free:
         return Choice(steps)
     costs = [x for x in program.limits if x.metric in COSTS]
@@ -62,7 +61,7 @@ def choose(
 _BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
 
 
-def _meeting(steps: Steps, found: float | None, trials: tuple[Trial, ...]) -> Choice:
+def _meeting(steps: Parts, found: float | None, trials: tuple[Trial, ...]) -> Choice:
     """The strength that meets bounds on cost; where none does the full one, unless that gains nothing."""
     if found is None and trials[-1].measured >= trials[0].measured:
         choice = _chosen(steps, 0.0, "bound", trials)
@@ -70,7 +69,7 @@ def _meeting(steps: Steps, found: float | None, trials: tuple[Trial, ...]) -> Ch
     return _chosen(steps, 1.0 if found is None else found, "bound", trials)
 
 
-def _chosen(steps: Steps, strength: float, by: str, trials: Sequence[Trial]) -> Choice:
+def _chosen(steps: Parts, strength: float, by: str, trials: Sequence[Trial]) -> Choice:
     return Choice(at(steps, strength), tuple((by, t) for t in trials))
 
 
@@ -79,9 +78,13 @@ def excess(verdicts: Sequence[Verdict]) -> float:
     return max(v.excess + (SPARE * v.limit.value if v.limit.metric == "latency" else 0.0) for v in verdicts)
 
 
-def at(steps: Steps, strength: float) -> Steps:
+def at(steps: Parts, strength: float) -> Parts:
     """The steps with the free fields of lossy passes set for one strength."""
-    return tuple(
-        dataclasses.replace(s, action=s.action.at(strength)) if s.action.free and s.action.effect.lossy else s
-        for s in steps
-    )
+    return tuple(_at(part, strength) for part in steps)
+
+
+def _at(part: Part, strength: float) -> Part:
+    if isinstance(part, Loop):
+        return dataclasses.replace(part, body=at(part.body, strength))
+    free = part.action.free and part.action.effect.lossy
+    return dataclasses.replace(part, action=part.action.at(strength)) if free else part

@@ -50,21 +50,30 @@ def check_order(steps: Sequence[Pass]) -> None:
 def run(
     steps: Sequence[PlannedStep], module: Module, ctx: Context, instruments: Iterable[Instrument] = ()
 ) -> tuple[PassReport, ...]:
-    """Run all steps on `module` itself; a report per step, also appended to its history."""
+    """Run all steps on `module` itself; a report per step, also appended to its history.
+
+    The first step has the position `ctx.step` in its recipe.
+    """
     check_order([s.action for s in steps])
     for step in steps:
         check_needs(step.action, ctx)
     watchers = tuple(instruments)
     reports = []
-    for index, step in enumerate(steps):
+    for index, step in enumerate(steps, start=ctx.step):
         for watcher in watchers:
             watcher.before(index, step, module)
         scope = ctx.scope if step.scope is None else step.scope(module)
-        if step.action.effect.rounds and ctx.source is None:
-            ctx = replace(ctx, source=module.clone())  # constants are shared
+        ctx = before(step, module, ctx)
         report = run_in_place(step.action, module, replace(ctx, step=index, scope=scope))
         module.history.append(report)
         reports.append(report)
         for watcher in watchers:
             watcher.after(index, step, module, report)
     return tuple(reports)
+
+
+def before(step: PlannedStep, module: Module, ctx: Context) -> Context:
+    """The context for a step: the first that rounds, and all after it, see the model as it was before rounding."""
+    if not step.action.effect.rounds or ctx.source is not None:
+        return ctx
+    return replace(ctx, source=module.clone())  # constants are shared

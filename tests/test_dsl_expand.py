@@ -167,7 +167,7 @@ def test_what_cannot_run_yet_can_be_checked_and_explained() -> None:
     with pytest.raises(MlcError) as caught:
         build(checked, catalog=PASSES)
     assert {d.code for d in caught.value.diagnostics} == {Code.NOT_YET}
-    assert len(caught.value.diagnostics) == 5
+    assert len(caught.value.diagnostics) == 4
 
 
 def test_associativity_through_the_whole_front_door() -> None:

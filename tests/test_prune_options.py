@@ -330,7 +330,7 @@ def test_work_is_counted_at_the_sizes_of_samples_whatever_is_checked(tmp_path, c
 def test_overrides_in_a_recipe():
     recipe = Recipe.parse('prune(50%, overrides="layer2/**: 25%, layer10: 0%")')
     (step,) = Program.of(recipe).steps
-    assert widths(step[0].plan(stack(), Context())) == {
+    assert widths(step.action.plan(stack(), Context())) == {
         "layer1/MatMul": (32, 16), "layer2.0/MatMul, layer2.1/MatMul": (64, 48),
     }  # fmt: skip
     assert str(Recipe.parse(str(recipe))) == str(recipe)

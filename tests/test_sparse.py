@@ -357,7 +357,7 @@ def test_recipes_name_the_kind():
     for text in ("prune(50%, kind=unstructured)", 'prune(kind="2:4")'):
         recipe = Recipe.parse(text)
         (step,) = Program.of(recipe).steps
-        assert str(Recipe.parse(str(step[0]))) == str(step[0])
+        assert str(Recipe.parse(str(step))) == str(step)
     assert Program.of("prune(kind=unstructured)").free
     assert not Program.of('prune(kind="2:4")').free
 

@@ -17,12 +17,13 @@ import mlc
 from mlc.cli import run
 from mlc.dsl.build import Limit
 from mlc.dsl.judge import Measured, Verdict, judge
+from mlc.dsl.loops import Parts
 from mlc.dsl.program import Program
-from mlc.dsl.strengths import SPARE, Steps, choose, excess
+from mlc.dsl.strengths import SPARE, choose, excess
 from mlc.passes.strength import EVALUATIONS
 
 
-def ratio_of(steps: Steps) -> float:
+def ratio_of(steps: Parts) -> float:
     ratio = steps[0].action.ratio
     assert ratio is not None
     return ratio
@@ -39,12 +40,12 @@ def test_the_strength_that_is_chosen_was_seen_to_hold(bound, noise, seed):
     rng = np.random.default_rng(seed)
     seen: dict[float, float] = {}
 
-    def verdicts(steps: Steps, limits: Sequence[Limit]) -> Sequence[Verdict]:
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
         time = (1 - ratio_of(steps)) * (1 + noise * rng.standard_normal())
         seen[ratio_of(steps)] = time
         return judge(limits, {"latency": Measured(time, 1.0)})
 
-    def drift(_: Steps) -> float:
+    def drift(_: Parts) -> float:
         raise AssertionError("nobody asks for it")
 
     choice = choose(program, verdicts=verdicts, drift=drift, can_run=True, samples=False)
@@ -73,7 +74,7 @@ def test_latency_wants_something_to_spare():
 
 
 def test_a_model_that_is_not_run_is_left_alone():
-    def verdicts(_: Steps, __: Sequence[Limit]) -> Sequence[Verdict]:
+    def verdicts(_: Parts, __: Sequence[Limit]) -> Sequence[Verdict]:
         raise AssertionError("nothing can be measured")
 
     choice = choose(
