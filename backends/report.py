@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMAT = 1
+SCHEMA = "report.schema.json"  # beside this file: what a report holds, JSON Schema 2020-12
 _SHOWN_SKIPS = 6
 _LOG_WIDTH = 160
 _LONGEST_EXPRESSION = 20
