@@ -62,7 +62,7 @@ class Declared:
     def open(self, model: Module | Mapping[str, Type]) -> Samples:
         """The samples for a model. Errors: NOT_FOUND, BAD_DATA."""
         inputs = {v.name: v.type for v in model.graph.inputs} if isinstance(model, Module) else model
-        return Samples.open(self.source, self.selection, inputs)
+        return Samples.open(self.source, self.selection, inputs, self.text)
 
 
 def open_data(

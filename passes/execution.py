@@ -9,6 +9,7 @@ from ..ir import errors
 from ..ir.cleanup import drop_dead
 from ..ir.core import Module
 from ..ir.errors import Code, MlcError
+from ..ir.extras import require
 from ..ir.rewrite import Rewriter
 from ..ir.verify import verify
 from .base import Context, Done, Need, Pass, PassReport, Plan, SkipCode, Skipped
@@ -71,14 +72,4 @@ def check_needs(step: Pass, ctx: Context) -> None:
     if Need.LABELS in step.wants() and (ctx.data is None or not ctx.data.has_labels):
         raise errors.error(Code.NO_DATA, f"'{step.name}' needs labels", help="give --data and --labels KEY")
     if Need.TORCH in step.wants():
-        require_extra("torch", step.name)
-
-
-def require_extra(extra: str, who: str) -> None:
-    """Fail with the line that installs an optional dependency."""
-    import importlib.util
-
-    if importlib.util.find_spec(extra) is None:
-        raise errors.error(
-            Code.MISSING_EXTRA, f"'{who}' needs {extra}", help=f"pip install 'mlc-compress[{extra}]'"
-        )  # fmt: skip
+        require("torch", "torch", step.name)

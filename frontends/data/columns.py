@@ -148,7 +148,7 @@ class ColumnStream(Stream):
         details = dict.fromkeys(filter(None, (column.detail(index) for column in self._columns.values())))
         return self.where(index, ", ".join(details))
 
-    def digest(self) -> str:
+    def digest(self, limit: int | None = None) -> str:
         return self._digest()
 
 

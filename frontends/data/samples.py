@@ -42,9 +42,10 @@ class Samples:
     padding: Padding | None = None
     part: str | None = None
     seed: int = 0
+    text: str = ""  # how they were declared
 
     @classmethod
-    def open(cls, source: Source, selection: Selection, inputs: Mapping[str, Type]) -> Samples:
+    def open(cls, source: Source, selection: Selection, inputs: Mapping[str, Type], text: str = "") -> Samples:
         """The samples for a model with these inputs. The first one is read and checked.
 
         Errors: NOT_FOUND, BAD_DATA naming the source, the sample and the input that are wrong.
@@ -52,7 +53,7 @@ class Samples:
         tensors = fit.feedable(dict(inputs))
         padding = Padding.of(selection.mask, inputs) if selection.mask is not None else None
         stream = source.open(tensors, selection.labels)
-        found = cls(stream, tensors, selection, padding)
+        found = cls(stream, tensors, selection, padding, text=text or stream.title)
         if next(found.read(), None) is None:
             raise bad("there are no samples", stream.title, "give one or more")
         return found
@@ -67,9 +68,12 @@ class Samples:
 
     @cached_property
     def total(self) -> int:
-        """Samples of the source that may be used; all of them, or the first ones."""
-        drawn = self.selection.seed is not None
-        return self.stream.count(None if drawn else self.selection.take)
+        """Samples of the source that may be used: all of them, or the first ones."""
+        return self.stream.count(self._limit)
+
+    @property
+    def _limit(self) -> int | None:
+        return self.selection.take if self.selection.seed is None else None
 
     @cached_property
     def _drawn(self) -> frozenset[int] | None:
@@ -141,12 +145,12 @@ class Samples:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the source."""
-        return self.stream.digest()
+        return self.stream.digest(self._limit)
 
     def facts(self) -> dict[str, Any]:
         """What the samples are, for reports."""
         chosen = {name: value for name, value in vars(self.selection).items() if value is not None}
-        return {"source": self.stream.title, "samples": len(self), "sha256": self.digest, **chosen}
+        return {"source": self.text, "samples": len(self), "sha256": self.digest, **chosen}
 
 
 def _draw(text: str) -> bytes:

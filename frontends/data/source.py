@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ class Stream(ABC):
         """The wanted samples in order. Errors: BAD_DATA for one that cannot be read."""
 
     @abstractmethod
-    def digest(self) -> str:
-        """SHA-256 of what the samples are made from; the data is streamed."""
+    def digest(self, limit: int | None = None) -> str:
+        """SHA-256 of what the samples (or the first `limit`) are made from; the data is streamed."""
 
     def where(self, index: int, detail: str = "") -> str:
         return f"sample {index} of {self.title!r}" + (f": {detail}" if detail else "")
@@ -139,6 +140,11 @@ def match_keys(keys: Sequence[str], inputs: Inputs, labels: str | None, where: s
             f"there is {', '.join(map(repr, others)) or 'nothing'}; the inputs are {', '.join(map(repr, inputs))}",
         )
     return {name: name for name in inputs}
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts names as people count: `9.npy` before `10.npy`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def hash_file(sha: Any, path: Path) -> None:

@@ -265,7 +265,7 @@ EXAMPLES: tuple[Example, ...] = (
     Example(
         Code.MISSING_EXTRA,
         "A step needs a package that does not come with mlc itself.",
-        'from mlc.passes.execution import require_extra\n\nrequire_extra("torch", "finetune")',
+        'from mlc.ir.extras import require\n\nrequire("torch", "torch", "finetune")',
         "Run the line that the message shows.",
         given="PyTorch is not installed, and a pass `finetune` asks for it.",
     ),

@@ -1,0 +1,196 @@
+"""Samples from a function of the user's: called anew for every pass, it returns an iterable of dicts of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ...ir import errors
+from ...ir.errors import Code, MlcError
+from ...ir.options import option
+from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, match_keys
+
+_DICTS = "yield a dict of arrays for each sample, with the input names as keys"
+
+
+@dataclass(frozen=True)
+class Python(Source):
+    """What a function yields: a dict of arrays for each sample. The function is called anew for every pass."""
+
+    name: ClassVar[str] = "python"
+    function: str = option(unit="str", positional=True, doc="`module:function` or `file.py:function`; it is executed")
+
+    def based(self, folder: Path) -> Self:
+        module, _, _ = self.function.rpartition(":")
+        return replace(self, function=str(folder / self.function)) if module.endswith(".py") else self
+
+    def open(self, inputs: Inputs, labels: str | None) -> Stream:
+        return PythonStream(self.function, self._find(), inputs, labels)
+
+    def _find(self) -> Callable[[], Any]:
+        module, _, name = self.function.rpartition(":")
+        if not module or not name.isidentifier():
+            raise errors.error(
+                Code.BAD_DATA, f"{self.function!r} names no function", help="write module:function or file.py:function"
+            )
+        found = getattr(_import(module, self.function), name, None)
+        if not callable(found):
+            what = "has no function" if found is None else f"has no function but a {type(found).__name__} called"
+            raise bad(f"{module!r} {what} {name!r}", self.function, "name a function that takes no arguments")
+        return found  # type: ignore[no-any-return]
+
+
+class PythonStream(Stream):
+    """The samples that a function yields."""
+
+    def __init__(self, title: str, function: Callable[[], Any], inputs: Inputs, labels: str | None) -> None:
+        self.title = title
+        self._function, self._inputs, self._labels = function, inputs, labels
+        self._counted: dict[int | None, int] = {}
+
+    def count(self, limit: int | None = None) -> int:
+        """Counted in one pass over the samples, if what the function returns has no length."""
+        if limit not in self._counted:
+            with self._blamed(0):
+                found = self._call()
+                total = len(found) if isinstance(found, Sized) else None
+            if total is None:
+                total = sum(1 for _ in self._items(range(limit) if limit is not None else None))
+            self._counted[limit] = total if limit is None else min(total, limit)
+        return self._counted[limit]
+
+    def read(self, wanted: Wanted) -> Iterator[Sample]:
+        position = -1
+        for position, item in enumerate(self._items(range(wanted.stop))):
+            if wanted.keeps(position):
+                yield self._sample(position, item)
+        if position + 1 < wanted.stop:
+            raise bad(
+                f"the function yields {position + 1} samples now, and yielded {wanted.stop} before",
+                self.title,
+                "let every call start anew: return a list, or write a generator function",
+            )
+
+    def digest(self, limit: int | None = None) -> str:
+        """SHA-256 of the samples themselves: code says too little about what it yields."""
+        sha = hashlib.sha256()
+        for sample in self.read(Wanted(self.count(limit), lambda _: True)):
+            update(sha, sample)
+        return sha.hexdigest()
+
+    def _items(self, limit: range | None) -> Iterator[Any]:
+        """What the function yields; an exception in it is the user's, and is told with its place."""
+        at = 0
+        with self._blamed(at):
+            found = iter(self._call())
+        for at in limit if limit is not None else iter(int, None):
+            with self._blamed(at):
+                item = next(found, _END)
+            if item is _END:
+                return
+            yield item
+
+    def _call(self) -> Iterable[Any]:
+        found = self._function()
+        if not isinstance(found, Iterable) or isinstance(found, Mapping | str | bytes):
+            raise bad(
+                f"the function returns a {type(found).__name__}, which is no iterable of samples", self.title, _DICTS
+            )
+        return found
+
+    @contextmanager
+    def _blamed(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except MlcError:
+            raise
+        except Exception as cause:  # whatever the user's code raises
+            raise bad(f"the function raises {_told(cause)}", self.where(index), "correct the function") from cause
+
+    def _sample(self, index: int, item: Any) -> Sample:
+        where = self.where(index)
+        if not isinstance(item, Mapping):
+            raise bad(f"the sample is a {type(item).__name__}, not a dict", where, _DICTS)
+        pairs = match_keys([str(key) for key in item], self._inputs, self._labels, where)
+        inputs = {name: _array(item[key], f"input {name!r}", where) for name, key in pairs.items()}
+        label = None if self._labels is None else _array(item[self._labels], "the label", where)
+        return Sample(index, where, inputs, label)
+
+
+class _End:
+    """Marks the end of an iterator."""
+
+
+_END = _End()
+
+
+def update(sha: Any, sample: Sample) -> None:
+    """Feed the content of a sample to a hash."""
+    for name, array in (*sample.inputs.items(), *([("", sample.label)] if sample.label is not None else [])):
+        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+
+
+def _array(value: Any, what: str, where: str) -> Array:
+    try:
+        found = np.asarray(value)
+    except Exception as cause:  # tensors of other libraries raise what they like
+        raise bad(f"{what} is no array: {type(cause).__name__}: {cause}", where, _DICTS) from cause
+    if found.dtype.hasobject:
+        raise bad(f"{what} is a {type(value).__name__} that is no array of numbers", where, _DICTS)
+    return found
+
+
+def _told(cause: Exception) -> str:
+    frames = traceback.extract_tb(cause.__traceback__)
+    last = frames[-1] if frames else None
+    at = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
+    return f"{type(cause).__name__}: {cause}{at}"
+
+
+def _import(module: str, function: str) -> ModuleType:
+    """The module of a function: a file, or a module that Python finds, also from the working directory."""
+    file = Path(module)
+    if file.suffix == ".py" and not file.is_file():
+        raise errors.error(Code.NOT_FOUND, f"there is no file {module!r}", where=function, help="check the path")
+    try:
+        with _searched(file.parent if file.suffix == ".py" else Path()):
+            return _load(file) if file.suffix == ".py" else importlib.import_module(module)
+    except Exception as cause:  # whatever the user's code raises
+        raise bad(
+            f"{module!r} cannot be imported: {_told(cause)}", function, "a file is written folder/file.py:function"
+        ) from cause
+
+
+def _load(file: Path) -> ModuleType:
+    name = f"mlc_data_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _searched(folder: Path) -> Iterator[None]:
+    """Imports find what lies in a folder, as they do for a script in it."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the code that was imported may have cleaned up
+            sys.path.remove(entry)
