@@ -342,6 +342,35 @@ def calibrate(
         view.show(table, path, terminal())
 
 
+data_app = typer.Typer(help="Look at the samples that calibrate and judge.", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("check")
+def check_data(
+    model: Model,
+    data: Annotated[str, typer.Option(help="the samples: x.npz, or a source: 'images(\"photos\", size=224)'")],
+    eval: Annotated[str | None, typer.Option("--eval", help="the samples that judge")] = None,
+    labels: Labels = None,
+    mask: Mask = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Read every sample once and tell what is there; exit 2 at the first one that does not fit the model."""
+    from . import commands
+    from .backends.costs_view import progress
+
+    with progress() as advance:
+        found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=advance)
+    if json:
+        typer.echo(_json(found))
+    else:
+        from .backends import data_view as view
+        from .backends.report import terminal
+
+        view.show(found, terminal())
+
+
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:

@@ -21,6 +21,7 @@ from .compiler import PathLike, load, model_path
 from .dsl.data import open_data
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
+from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.errors import Code
@@ -100,6 +101,36 @@ def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int]
     compare_files(model_path(a), model_path(b), judge)
     found = time_files(model_path(b), judge, seed=seed)
     return {**found.to_json(), "environment": environment()}
+
+
+def check_data(
+    model: PathLike,
+    data: PathLike,
+    *,
+    eval: PathLike | None = None,
+    labels: str | None = None,
+    mask: str | None = None,
+    seed: int = 0,
+    advance: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Read every sample once: counts, shapes, ranges, labels, duplicates and the split, as plain data (`format` 1).
+
+    `advance(what, done, total)` hears of every sample. Errors: BAD_DATA for the first sample that is wrong.
+    """
+    module = load(model)
+
+    def surveyed(source: PathLike, name: str) -> Survey:
+        return Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, advance)
+
+    found = surveyed(data, "--data")
+    other = surveyed(eval, "--eval") if eval is not None else None
+    return {
+        "format": 1,
+        "data": found.facts(),
+        "eval": other.facts() if other is not None else None,
+        "split": found.split(seed) if other is None else None,
+        "in_both": found.shared(other) if other is not None else None,
+    }
 
 
 def calibrate(

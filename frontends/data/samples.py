@@ -88,9 +88,10 @@ class Samples:
 
     @cached_property
     def _kept(self) -> int:
-        return sum(map(self._keeps, range(self.total)))
+        return sum(map(self.keeps, range(self.total)))
 
-    def _keeps(self, index: int) -> bool:
+    def keeps(self, index: int) -> bool:
+        """Whether the sample of this number is one of these."""
         if self._drawn is not None and index not in self._drawn:
             return False
         if self.part is None:
@@ -103,7 +104,7 @@ class Samples:
 
     def read(self) -> Iterator[Sample]:
         """The samples one by one, checked, with their padding cut. Errors: BAD_DATA for the first that is wrong."""
-        for sample in self.stream.read(Wanted(self.total, self._keeps)):
+        for sample in self.stream.read(Wanted(self.total, self.keeps)):
             fit.check(sample, self.inputs)
             yield sample if self.padding is None else self._cut(sample, self.padding)
 

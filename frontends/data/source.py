@@ -36,6 +36,14 @@ class Sample:
     inputs: Mapping[str, Array]
     label: Array | None = None
 
+    def digest(self) -> bytes:
+        """SHA-256 of the inputs and the label."""
+        sha = hashlib.sha256()
+        for name, array in (*self.inputs.items(), *([] if self.label is None else [("", self.label)])):
+            sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.digest()
+
 
 @dataclass(frozen=True)
 class Wanted:

@@ -1,0 +1,121 @@
+"""What is in the data: every sample is read once and checked; shapes, ranges, labels, duplicates, and the split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...ir.types import TensorType
+from .samples import Samples
+from .source import Array, Sample
+
+_SHAPES = 8  # the commonest are told
+_CLASSES = 1000
+Advance = Callable[[str, int, int], None]
+
+
+@dataclass
+class _Input:
+    """One input over all samples."""
+
+    kind: TensorType
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    low: float | None = None
+    high: float | None = None
+    infinite: int = 0
+    sum: float = 0.0
+    elements: int = 0
+
+    def update(self, array: Array) -> None:
+        self.shapes[array.shape] += 1
+        values = array.astype(np.float32) if array.dtype.itemsize < 4 and array.dtype.kind not in "biu" else array
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                self.infinite += 1
+                values = values[finite]
+        if values.size:
+            low, high = float(values.min()), float(values.max())
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
+            self.sum += float(values.sum(dtype=np.float64))
+            self.elements += values.size
+
+    def facts(self) -> dict[str, Any]:
+        common = self.shapes.most_common(_SHAPES)
+        return {
+            "type": str(self.kind),
+            "shapes": [{"shape": list(shape), "samples": count} for shape, count in common],
+            "other_shapes": len(self.shapes) - len(common),
+            "min": self.low,
+            "max": self.high,
+            "mean": self.sum / self.elements if self.elements else None,
+            "samples_with_infinity": self.infinite,
+        }
+
+
+@dataclass
+class Survey:
+    """What one pass over samples finds."""
+
+    samples: Samples
+    inputs: dict[str, _Input] = field(default_factory=dict)
+    labels: Counter[Any] = field(default_factory=Counter)
+    seen: dict[bytes, int] = field(default_factory=dict)  # what inputs hold, and the first sample that holds it
+    identical: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, samples: Samples, what: str, advance: Advance | None = None) -> Survey:
+        """Errors: BAD_DATA for the first sample that is wrong."""
+        found = cls(samples, {name: _Input(kind) for name, kind in samples.inputs.items()})
+        for number, sample in enumerate(samples.read(), start=1):
+            found.update(sample)
+            if advance is not None:
+                advance(what, number, len(samples))
+        return found
+
+    def update(self, sample: Sample) -> None:
+        for name, array in sample.inputs.items():
+            self.inputs[name].update(array)
+        if sample.label is not None:
+            self.labels[sample.label.item() if sample.label.size == 1 else sample.label.shape] += 1
+        first = self.seen.setdefault(replace(sample, label=None).digest(), sample.index)
+        if first != sample.index:
+            self.identical.append((sample.index, first))
+
+    def shared(self, other: Survey) -> int:
+        """How many different samples both hold."""
+        return len(self.seen.keys() & other.seen.keys())
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            **self.samples.facts(),
+            "inputs": {name: found.facts() for name, found in self.inputs.items()},
+            "classes": self._classes(),
+            "identical": len(self.identical),
+            "notes": list(self._notes()),
+        }
+
+    def split(self, seed: int) -> dict[str, int]:
+        """How a compilation that learns from the data would split it."""
+        calibrates, judges = self.samples.split(seed)
+        leaks = sum(judges.keeps(a) != judges.keeps(b) for a, b in self.identical)
+        return {"seed": seed, "calibrates": len(calibrates), "judges": len(judges), "on_both_sides": leaks}
+
+    def _classes(self) -> dict[str, Any] | None:
+        if not self.samples.has_labels:
+            return None
+        counts = [[label, count] for label, count in sorted(self.labels.items(), key=lambda item: str(item[0]))]
+        return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
+
+    def _notes(self) -> Iterator[str]:
+        yield from self.samples.stream.notes
+        for name, found in self.inputs.items():
+            if found.low is not None and found.low == found.high and found.elements > 1:
+                yield f"input {name!r} is {found.low:g} everywhere, which says nothing about its range"
+        for index, first in self.identical[:1]:
+            yield f"sample {index} is the same as sample {first}"
