@@ -22,6 +22,7 @@ from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.probe import guessed_dims
+from .backends.report_markdown import to_markdown
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 CHECKS = ("full", "fast", "none")
 _UNMOVED = 1e-12
+_UNTOLD = ("force", "print_changes")  # settings that decide nothing about the result
 _UNSTRICT = "leave such sites out with 'except', or --strict"
 PathLike = str | os.PathLike[str]
 
@@ -100,6 +102,12 @@ class Settings:
         for name, key in (("labels", self.labels), ("mask", self.mask)):
             if key is not None and self.data is None and self.eval is None:
                 raise errors.error(Code.USAGE, f"{name} {key!r} of no data", help="give --data or --eval as well")
+
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults and decides about the result, as JSON data."""
+        usual = vars(Settings())
+        told = {name: value for name, value in vars(self).items() if value != usual[name] and name not in _UNTOLD}
+        return {name: os.fspath(v) if isinstance(v, os.PathLike) else plain(v) for name, v in told.items()}
 
 
 @dataclass(frozen=True)
@@ -341,6 +349,7 @@ class _Compilation:
             "target": str(self.target),
             "seed": self.options.seed,
             "threads": self.threads,
+            "options": self.options.given(),
             "data": {
                 "calibration": self.data.facts() if self.data is not None else None,
                 "evaluation": self.eval.facts() if self.eval is not None else None,
@@ -373,6 +382,7 @@ class _Compilation:
         self, folder: Path, layout: artifact.Layout, document: Mapping[str, Any], reports: Sequence[PassReport]
     ) -> None:
         (folder / layout.report_name).write_text(report.to_json(document), encoding="utf-8")
+        (folder / layout.summary_name).write_text(to_markdown(document), encoding="utf-8")
         if layout.extras:
             (folder / "recipe.mlc").write_text(self.program.file_text(), encoding="utf-8")
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")

@@ -15,7 +15,7 @@ from ..ir import errors
 from ..ir.errors import Code, Diagnostic, ResourceError
 
 # Everything that an artifact's folder holds.
-_WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "recipe.mlc", "plan.json"})
+_WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "report.md", "recipe.mlc", "plan.json"})
 
 
 MODEL_NAME = "model.onnx"
@@ -25,7 +25,7 @@ _ELSEWHERE = "choose another -o"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an artifact goes: a folder with fixed names, or one .onnx file with its report beside it."""
+    """Where an artifact goes: a folder with fixed names, or one .onnx file with its reports beside it."""
 
     out: Path
 
@@ -42,6 +42,10 @@ class Layout:
         return f"{self.out.stem}.report.json" if self.is_file else "report.json"
 
     @property
+    def summary_name(self) -> str:
+        return f"{self.out.stem}.report.md" if self.is_file else "report.md"
+
+    @property
     def extras(self) -> bool:
         """Whether plan.json and recipe.mlc are written too."""
         return not self.is_file
@@ -51,7 +55,8 @@ class Layout:
         """What may not exist yet (without --force)."""
         if not self.is_file:
             return (self.out,)
-        return self.out, self.out.with_name(f"{self.out.name}.data"), self.out.with_name(self.report_name)
+        beside = (f"{self.out.name}.data", self.report_name, self.summary_name)
+        return self.out, *(self.out.with_name(name) for name in beside)
 
     @property
     def place(self) -> Path:

@@ -1,4 +1,4 @@
-"""The report of a compilation: one JSON document, and its view on a terminal.
+"""The report of a compilation: one JSON document, and its view on a terminal (report_markdown.py has the other).
 
 `format` is the version of the layout; readers refuse a newer major. Everything but `measurements` is the same for
 the same inputs, seed, threads and machine type.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +113,11 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print(_steps(report["steps"]))
     for line in _not_done(report["steps"]):
         console.print(Text(line))
-    for loop in report.get("loops", ()):
-        console.print(Text(f"loop '{loop['loop']}': {_rounds(loop['kept'])}; {loop['ended']}"))
+    for loop in report["loops"]:
+        console.print(Text(f"loop '{loop['loop']}': {rounds(loop['kept'])}; {loop['ended']}"))
     for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
-    for line in _fusion(report["checks"].get("quantization", {})):
+    for line in fusion_lines(report["checks"].get("quantization", {})):
         console.print(Text(f"in the runtime: {line}"))
     console.print(_totals(report))
     for warning in (*report["warnings"], *report["measurements"]["warnings"]):
@@ -134,7 +134,6 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="left" if name == "step" else "right")
     for step in steps:
         before, after = step["before"], step["after"]
-        drift = step.get("drift")
         table.add_row(
             step["text"],
             str(len(step["done"])),
@@ -143,7 +142,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Table:
             change(count(before["params"]), count(after["params"])),
             change(size(before["bytes"]), size(after["bytes"])),
             change(count(before["macs"]), count(after["macs"])),
-            "-" if drift is None else "rounding" if abs(drift) < _ROUNDING else f"{drift:.2g}",
+            drift_words(step["drift"]),
         )
     return table
 
@@ -152,27 +151,49 @@ def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Skipped sites grouped by step and reason, the most frequent first."""
     lines = []
     for number, step in enumerate(steps, start=1):
-        groups: dict[tuple[str, str, str], list[str]] = {}
-        for skip in step["skipped"]:
-            groups.setdefault((skip["code"], skip["why"], skip["what_to_do"]), []).append(skip["site"])
-        ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
-        for (code, why, what_to_do), sites in ordered[:_SHOWN_SKIPS]:
-            first = sites[0] if len(sites[0]) <= _LONGEST_SITE else f"{sites[0][:_LONGEST_SITE]}..."
-            example = first if len(sites) == 1 else f"{len(sites)} sites, e.g. {first}"
-            advice = f" ({what_to_do})" if what_to_do else ""
-            lines.append(f"not done by {step['name']}: {example}: {code}: {why}{advice}")
-        rest = Counter({key[0]: len(sites) for key, sites in ordered[_SHOWN_SKIPS:]})
+        groups = skip_groups(step)
+        for group in groups[:_SHOWN_SKIPS]:
+            site = group.sites[0]
+            first = site if len(site) <= _LONGEST_SITE else f"{site[:_LONGEST_SITE]}..."
+            example = first if len(group.sites) == 1 else f"{len(group.sites)} sites, e.g. {first}"
+            advice = f" ({group.what_to_do})" if group.what_to_do else ""
+            lines.append(f"not done by {step['name']}: {example}: {group.code}: {group.why}{advice}")
+        rest = sum(len(group.sites) for group in groups[_SHOWN_SKIPS:])
         if rest:
-            lines.append(f"not done by {step['name']}: {rest.total()} more sites, listed in the report file")
+            lines.append(f"not done by {step['name']}: {rest} more sites, listed in the report file")
         lines += [f"step {number}, {step['name']}: {note}" for note in step["notes"]]
     return lines
 
 
-def _rounds(number: int) -> str:
+@dataclass(frozen=True)
+class SkipGroup:
+    """Sites that a step left alone for one reason."""
+
+    code: str
+    why: str
+    what_to_do: str
+    sites: tuple[str, ...]
+
+
+def skip_groups(step: Mapping[str, Any]) -> list[SkipGroup]:
+    """What a step left alone, by reason, the most frequent first."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for skip in step["skipped"]:
+        groups.setdefault((skip["code"], skip["why"], skip["what_to_do"]), []).append(skip["site"])
+    return [SkipGroup(*reason, tuple(sites)) for reason, sites in sorted(groups.items(), key=lambda g: -len(g[1]))]
+
+
+def drift_words(drift: float | None) -> str:
+    """The drift of a step for people."""
+    return "-" if drift is None else "rounding" if abs(drift) < _ROUNDING else f"{drift:.2g}"
+
+
+def rounds(number: int) -> str:
+    """So many rounds of a loop."""
     return f"{number or 'no'} round{'' if number == 1 else 's'}"
 
 
-def _fusion(quantization: Mapping[str, Any]) -> list[str]:
+def fusion_lines(quantization: Mapping[str, Any]) -> list[str]:
     """What the runtime did not compute from codes, the costly first."""
     lines = []
     for key, what in FUSION.items():

@@ -28,6 +28,7 @@ def test_the_artifact_is_complete_and_says_what_was_done(tmp_path: Path) -> None
         "plan.json",
         "recipe.mlc",
         "report.json",
+        "report.md",
     ]
     report = json.loads((tmp_path / "out.mlc" / "report.json").read_text())
     assert report == {"format": 1, **json.loads(json.dumps(result.report))}
@@ -47,7 +48,12 @@ def test_the_artifact_is_complete_and_says_what_was_done(tmp_path: Path) -> None
 
 def test_an_onnx_output_is_one_file_with_its_report(tmp_path: Path) -> None:
     mlc.compile(two_layers(tmp_path), "fp16", output=tmp_path / "small.onnx")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "small.onnx", "small.report.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "net.onnx",
+        "small.onnx",
+        "small.report.json",
+        "small.report.md",
+    ]
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
