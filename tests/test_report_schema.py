@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -17,6 +18,7 @@ from kit.two_layers import samples, two_layers
 
 import mlc
 from mlc.backends.report import SCHEMA
+from mlc.compiler import Settings
 from mlc.passes.base import SkipCode
 
 TEXT = (files("mlc.backends") / SCHEMA).read_text("utf-8")
@@ -29,7 +31,7 @@ RECIPES = {
     "ppocrv4_rec": "fp16",  # its metadata holds the alphabet
 }
 #: Objects whose keys are names of the model: anything may be a key.
-OPEN = {"metadata", "binding", "files", "domains", "kernels", "changed_operators", "seconds"}
+OPEN = {"metadata", "binding", "files", "domains", "kernels", "changed_operators", "seconds", "dims"}
 
 
 def labelled(folder: Path) -> Path:
@@ -46,6 +48,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     source = two_layers(folder)
     data, labels = samples(folder), labelled(folder)
     wide = two_layers(tmp_path_factory.mktemp("wide"), width=2048)
+    settings = {"to": "ort(cpu, costs=assumed)", "seed": 1, "threads": 2, "max_memory": 10**9}
+    settings |= {"external": "always", "opset": 22}
     made = [
         mlc.compile(source, "simplify + int4", output=folder / "a.mlc"),
         mlc.compile(source, "prune + int8", data=data),
@@ -56,7 +60,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         mlc.compile(wide, "int4", check="fast"),
         mlc.compile(wide, "prune(30%) until params <= 0.6x", check="none"),
         mlc.compile(source, "prune(1%)", strict=True),
-        mlc.compile(mlc.load(source), [mlc.passes.Simplify()], dims={"N": 3}),
+        mlc.compile(mlc.load(source), [mlc.passes.Simplify()], dims={"N": 3}, **settings),
     ]
     return [json.loads(result.to_json()) for result in made]
 
@@ -105,6 +109,11 @@ def test_every_field_is_in_some_report(reports: list[dict[str, Any]]) -> None:
 def test_names_of_reasons_are_those_of_the_code() -> None:
     code = DOCUMENT["$defs"]["step"]["properties"]["skipped"]["items"]["properties"]["code"]
     assert code["enum"] == [c.value for c in SkipCode]
+
+
+def test_options_are_the_settings() -> None:
+    names = {f.name for f in dataclasses.fields(Settings)} - {"force", "print_changes"}
+    assert set(DOCUMENT["properties"]["options"]["properties"]) == names
 
 
 #: Fields of reports that are made elsewhere: of padded samples.
