@@ -22,7 +22,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
         part = found[name]
         if part is None:
             continue
-        console.print(Text(f"{part['source']}: {part['samples']} samples, sha256 {part['sha256'][:_DIGITS]}"))
+        console.print(Text(f"{part['source']}: {_samples(part['samples'])}, sha256 {part['sha256'][:_DIGITS]}"))
         console.print(_inputs(part["inputs"]))
         for line in _lines(part):
             console.print(Text(line))
@@ -56,6 +56,10 @@ def _range(found: Mapping[str, Any]) -> str:
     return f"{_number(found['min'])} to {_number(found['max'])}" + (f", {infinite} with infinity" if infinite else "")
 
 
+def _samples(count: int) -> str:
+    return f"{count} sample{'' if count == 1 else 's'}"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
@@ -77,6 +81,6 @@ def _use(found: Mapping[str, Any]) -> str:
     if not split["calibrates"] or not split["judges"]:
         return "use: too few samples to split: all of them calibrate, and synthetic input judges"
     return (
-        f"use: {split['calibrates']} samples calibrate and {split['judges']} judge (seed {split['seed']}); "
+        f"use: {_samples(split['calibrates'])} to calibrate, {split['judges']} to judge (seed {split['seed']}); "
         f"identical ones on both sides: {split['on_both_sides']}"
     )

@@ -69,7 +69,7 @@ def _check_sizes(sample: Sample, name: str, kind: TensorType, sizes: dict[Sym, t
 
 def _check_label(sample: Sample, label: Array) -> None:
     if label.dtype.kind not in "iufb":
-        raise bad(f"the label is {label.dtype}", sample.where, "give the number of the class")
+        raise bad(f"the label is of type {label.dtype}, not a number", sample.where, "give the number of the class")
     if label.dtype.kind == "f" and np.isnan(label).any():
         raise bad("the label holds NaN", sample.where, "leave such samples out")
 

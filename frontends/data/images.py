@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LABELS = "class"
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
+_FUNCTION = 'feed it by a function: python("file.py:function")'
 _DEEP = ("I", "F")  # modes of more than 8 bits, which a conversion would cut off
 
 
@@ -113,12 +114,10 @@ class Images(Source):
         others = [other for other in inputs if other != name]
         if others:
             told = ", ".join(map(repr, others))
-            raise bad(
-                f"images feed one input, and the model has {told} besides {name!r}", self.path, "write python(...)"
-            )
+            raise bad(f"images feed one input, and the model has {told} besides {name!r}", self.path, _FUNCTION)
         kind = inputs[name]
         if kind.dtype.kind != "float" and kind.dtype.short != "u8":
-            raise bad(f"input {name!r} is {kind}: images feed floats or u8", self.path, "write python(...)")
+            raise bad(f"input {name!r} is {kind}: images feed floats or u8", self.path, _FUNCTION)
         if kind.dtype.short == "u8" and {self.scale, self.mean, self.std} != {None}:
             told = "scale, mean and std make floats of pixels"
             raise bad(f"input {name!r} is {kind}, and {told}", self.path, "leave them out")

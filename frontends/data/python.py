@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -94,7 +95,7 @@ class PythonStream(Stream):
         at = 0
         with self._blamed(at):
             found = iter(self._call())
-        for at in limit if limit is not None else iter(int, None):
+        for at in limit if limit is not None else itertools.count():
             with self._blamed(at):
                 item = next(found, _END)
             if item is _END:
@@ -146,7 +147,11 @@ def _array(value: Any, what: str, where: str) -> Array:
 
 
 def _told(cause: Exception) -> str:
-    frames = traceback.extract_tb(cause.__traceback__)
+    """An exception and the line of the user's code that it comes from."""
+    machinery = {__file__, importlib.__file__}
+    frames = [
+        f for f in traceback.extract_tb(cause.__traceback__) if f.filename not in machinery and f.filename[0] != "<"
+    ]
     last = frames[-1] if frames else None
     at = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
     return f"{type(cause).__name__}: {cause}{at}"

@@ -109,7 +109,8 @@ class Survey:
     def _classes(self) -> dict[str, Any] | None:
         if not self.samples.has_labels:
             return None
-        counts = [[label, count] for label, count in sorted(self.labels.items(), key=lambda item: str(item[0]))]
+        ordered = sorted(self.labels.items(), key=lambda item: (isinstance(item[0], tuple), item[0]))
+        counts = [[label, count] for label, count in ordered]
         return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
 
     def _notes(self) -> Iterator[str]:

@@ -31,7 +31,7 @@ def source_at(path: str) -> Source:
     if place.suffix == ".npy":
         return Npy(path)
     if place.is_dir():
-        if any(place.glob("*.npy")) or any(place.glob("*/*.npy")):
+        if any(place.rglob("*.npy")):
             return Npy(path)
         raise bad(
             "the folder holds no .npy files",

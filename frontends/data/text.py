@@ -120,7 +120,7 @@ class Text(Source):
         token = self.pad_token if self.pad_token is not None else own.get("pad_token")
         number = None if token is None else tokenizer.token_to_id(token)
         if token is None or number is None:
-            told = "the tokenizer says not what pads" if token is None else f"the tokenizer has no token {token!r}"
+            told = "the tokenizer does not say what pads" if token is None else f"the tokenizer has no token {token!r}"
             raise bad(told, self.tokenizer, 'give pad_token="..."')
         kept: dict[str, Any] = {key: value for key, value in own.items() if key in ("direction", "pad_type_id")}
         return {**kept, "pad_token": token, "pad_id": number}

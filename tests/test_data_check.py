@@ -1,0 +1,124 @@
+"""`mlc data check`: every sample once, what is there, exit 2 at the first that is wrong; --data of other commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.golden import same
+from kit.two_layers import two_layers
+
+from mlc.cli import run
+
+GOLDEN = Path(__file__).parent / "golden" / "data" / "check.txt"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    two_layers(tmp_path)
+
+
+def put(name: str, count: int = 20, *, seed: int = 0, **more: Any) -> None:
+    x = np.random.default_rng(seed).integers(-8, 8, (count, 64)).astype(np.float32)
+    np.savez(name, x=x, **more)
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run(["data", "check", "net.onnx", *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_what_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    put("d.npz", y=np.arange(20) % 3)
+    found = checked(capsys, "--data", 'npz("d.npz", take=15, labels=y)')
+    part = found["data"]
+    x = np.load("d.npz")["x"][:15]
+    assert part["samples"] == 15
+    assert part["inputs"]["x"] == {
+        "type": "f32[N, 64]",
+        "shapes": [{"shape": [64], "samples": 15}],
+        "other_shapes": 0,
+        "min": x.min(),
+        "max": x.max(),
+        "mean": pytest.approx(x.mean()),
+        "samples_with_infinity": 0,
+    }
+    assert part["classes"] == {"distinct": 3, "counts": [[0, 5], [1, 5], [2, 5]]}
+    assert part["identical"] == 0
+    assert found["split"]["calibrates"] + found["split"]["judges"] == 15
+    assert found["in_both"] is None
+
+
+def test_what_deserves_a_second_look(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.zeros((40, 64), np.float32)
+    x[30:, 0] = np.arange(10)
+    x[3, 5] = np.inf
+    np.savez("d.npz", x=x, other=np.zeros(3))
+    found = checked(capsys, "--data", "d.npz")
+    assert found["data"]["identical"] == 29  # zeros: 29 of the first 30, and one of the others
+    assert found["split"]["on_both_sides"] > 0
+    assert found["data"]["inputs"]["x"]["samples_with_infinity"] == 1
+    assert found["data"]["notes"] == ["not used: 'other'", "sample 1 is the same as sample 0"]
+    np.savez("zero.npz", x=x[:2])
+    found = checked(capsys, "--data", "zero.npz", "--eval", "d.npz")
+    assert found["data"]["notes"][0] == "input 'x' is 0 everywhere, which says nothing about its range"
+    assert found["in_both"] == 1
+    assert found["split"] is None
+
+
+@pytest.mark.parametrize("case", ["split", "eval", "few", "labels"])
+def test_the_view(case: str, capsys: pytest.CaptureFixture[str], update_golden: bool) -> None:
+    put("d.npz", y=np.arange(20) % 12)
+    put("e.npz", 5, seed=1)
+    arguments = {
+        "split": ["--data", "d.npz"],
+        "eval": ["--data", "d.npz", "--eval", "e.npz"],
+        "few": ["--data", 'npz("d.npz", take=1)'],
+        "labels": ["--data", "d.npz", "--labels", "y"],
+    }[case]
+    assert run(["data", "check", "net.onnx", *arguments]) == 0
+    shown = capsys.readouterr().out
+    for name in ("d.npz", "e.npz"):  # archives hold the time of writing
+        shown = shown.replace(_sha(name), "<sha256>")
+    same(GOLDEN, case, shown, update=update_golden)
+
+
+def _sha(name: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]
+
+
+def test_the_first_wrong_sample_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    put("d.npz")
+    x = np.load("d.npz")["x"]
+    x[17, 3] = np.nan
+    np.savez("d.npz", x=x)
+    assert run(["data", "check", "net.onnx", "--data", "d.npz"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "input 'x' holds NaN\n  --> sample 17 of 'd.npz'" in captured.err
+
+
+def test_every_command_that_takes_data_takes_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    put("d.npz")
+    Path("rows.py").write_text(
+        "import numpy as np\ndef rows():\n    return [{'x': x} for x in np.load('d.npz')['x']]\n"
+    )
+    for data in ('npz("d.npz", take=16)', "rows.py:rows"):
+        assert run(["compile", "net.onnx", "-r", "int8", "--data", data, "-o", "a.mlc", "--force"]) == 0
+        assert run(["plan", "net.onnx", "-r", "prune:50%", "--data", data]) == 0
+        assert run(["verify", "net.onnx", "a.mlc", "--eval", data, "--min-cosine", "0.9"]) == 0
+        assert run(["inspect", "net.onnx", "--sensitivity", "--data", data]) == 0
+        report = json.loads(Path("a.mlc/report.json").read_text())["data"]["calibration"]
+        assert report["source"].startswith(("npz(", "rows.py"))
+    capsys.readouterr()
+    assert run(["compile", "net.onnx", "-r", "int8", "--data", 'npz("d.npz", tak=2)', "-o", "b.mlc"]) == 2
+    assert "--> --data:1:" in capsys.readouterr().err
+    assert not Path("b.mlc").exists()
