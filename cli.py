@@ -15,6 +15,32 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .cli_files import app as files
+from .cli_options import (
+    Check,
+    Data,
+    Dims,
+    Eval,
+    External,
+    Force,
+    Json,
+    Labels,
+    Mask,
+    MaxMemory,
+    Model,
+    Opset,
+    Out,
+    PrintChanges,
+    Recipe,
+    Seed,
+    Strict,
+    Threads,
+    To,
+    VerifyEval,
+    bytes_of,
+    dims_of,
+    json_text,
+)
 from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
 
@@ -24,36 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="mlc compiles trained neural networks into smaller, faster ones.",
 )
+app.add_typer(files)
 
 _INTERRUPTED = 130  # typer turns Ctrl-C into this status
-
-Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_default=False)]
-Recipe = Annotated[
-    str, typer.Option("--recipe", "-r", help="steps joined by '+', or a file: recipe.mlc[:name]", show_default=False)
-]
-Data = Annotated[str | None, typer.Option(help="calibration samples: x.npz, or a source: 'npz(\"x.npz\", take=64)'")]
-Eval = Annotated[str | None, typer.Option("--eval", help="samples that judge the result  [default: a share of --data]")]
-VerifyEval = Annotated[str | None, typer.Option("--eval", help="samples to compare on  [default: synthetic ones]")]
-Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
-Mask = Annotated[str | None, typer.Option(help="the input that marks padding: samples are cut to their real length")]
-To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
-Out = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", help="a folder, or a file X.onnx  [default: STEM.mlc]", show_default=False),
-]
-Seed = Annotated[int, typer.Option(help="seed of every random draw")]
-Threads = Annotated[int | None, typer.Option(help="threads of the runtime  [default: the target's]", min=1)]
-MaxMemory = Annotated[str | None, typer.Option(help="memory the checks may use, e.g. 2GiB  [default: half of RAM]")]
-Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
-Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
-Strict = Annotated[bool, typer.Option("--strict", help="any skipped site is an error (exit 3)")]
-Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
-External = Annotated[str, typer.Option(help="weights in a file of their own: auto (above 1.5 GiB), always, never")]
-Opset = Annotated[
-    int | None, typer.Option(help="the opset of the emitted file  [default: the one the model was raised to]")
-]
-PrintChanges = Annotated[bool, typer.Option("--print-changes", help="print the IR after every step that changed it")]
 
 
 @app.command()
@@ -92,8 +91,8 @@ def compile(
         to=to,
         seed=seed,
         threads=threads,
-        max_memory=_bytes(max_memory),
-        dims=_dims(dims),
+        max_memory=bytes_of(max_memory),
+        dims=dims_of(dims),
         check=check,
         strict=strict,
         force=force,
@@ -137,8 +136,8 @@ def plan(
         to=to,
         seed=seed,
         threads=threads,
-        max_memory=_bytes(max_memory),
-        dims=_dims(dims),
+        max_memory=bytes_of(max_memory),
+        dims=dims_of(dims),
     )
     if json:
         typer.echo(compiler.plans_to_json(plans), nl=False)
@@ -201,12 +200,12 @@ def inspect(
         _inspect_axes(model, all, json)
         return
     if sensitivity:
-        settings = {"mask": mask, "dims": _dims(dims), "max_memory": _bytes(max_memory)}
+        settings = {"mask": mask, "dims": dims_of(dims), "max_memory": bytes_of(max_memory)}
         _inspect_sensitivity(model, data, settings, all, json)
         return
-    facts = commands.inspect(model, dims=_dims(dims))
+    facts = commands.inspect(model, dims=dims_of(dims))
     if json:
-        typer.echo(_json(facts))
+        typer.echo(json_text(facts))
     else:
         from .backends import inspect as view
         from .backends.report import terminal
@@ -221,7 +220,7 @@ def _inspect_axes(model: Path, all_sites: bool, json: bool) -> None:
 
     table = axis_table(analyse(compiler.load(model)))
     if json:
-        typer.echo(_json({"format": 1, **table}))
+        typer.echo(json_text({"format": 1, **table}))
     else:
         from .backends import inspect_axes as view
         from .backends.report import terminal
@@ -242,7 +241,7 @@ def _inspect_sensitivity(model: Path, data: str | None, settings: dict[str, Any]
     with progress() as advance:
         found = commands.sensitivity(model, data, advance=advance, **settings)
     if json:
-        typer.echo(_json(found))
+        typer.echo(json_text(found))
     else:
         view.show(found, terminal(), all_sites=all_sites)
 
@@ -277,9 +276,9 @@ def verify(
     """Run two models on the same samples and compare their outputs."""
     from . import commands
 
-    found = commands.compare(a, b, eval=eval, mask=mask, dims=_dims(dims), seed=seed)
+    found = commands.compare(a, b, eval=eval, mask=mask, dims=dims_of(dims), seed=seed)
     if json:
-        typer.echo(_json(found))
+        typer.echo(json_text(found))
     else:
         from .backends.agreement_view import lines
 
@@ -308,9 +307,9 @@ def bench(
     """Time two models interleaved in one run: median CPU time and the ratio with its 95 % interval."""
     from . import commands
 
-    found = commands.bench(a, b, threads=threads, dims=_dims(dims), seed=seed)
+    found = commands.bench(a, b, threads=threads, dims=dims_of(dims), seed=seed)
     if json:
-        typer.echo(_json(found))
+        typer.echo(json_text(found))
     else:
         typer.echo(
             f"{found['source_ms']:.3f} ms > {found['artifact_ms']:.3f} ms: "
@@ -335,7 +334,7 @@ def calibrate(
     with view.progress() as advance:
         path, table = commands.calibrate(to, output=output, quick=quick, advance=advance)
     if json:
-        typer.echo(_json({"path": str(path), "digest": table.digest, "environment": dict(table.environment)}))
+        typer.echo(json_text({"path": str(path), "digest": table.digest, "environment": dict(table.environment)}))
     else:
         from .backends.report import terminal
 
@@ -363,7 +362,7 @@ def check_data(
     with progress() as advance:
         found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=advance)
     if json:
-        typer.echo(_json(found))
+        typer.echo(json_text(found))
     else:
         from .backends import data_view as view
         from .backends.report import terminal
@@ -376,40 +375,6 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
     if version:
         typer.echo(f"mlc {__version__}")
         raise typer.Exit
-
-
-def _json(data: Any) -> str:
-    import json
-
-    return json.dumps(data, indent=2, ensure_ascii=False)
-
-
-def _dims(text: str | None) -> dict[str, int]:
-    """`N=1,T=128` as a mapping. Errors: BAD_DIMS naming the part that is wrong."""
-    found: dict[str, int] = {}
-    for part in filter(None, (text or "").split(",")):
-        name, _, size = part.partition("=")
-        if not name.strip() or not size.strip().isdigit() or int(size) < 1:
-            raise errors.error(
-                Code.BAD_DIMS,
-                f"{part!r} is not NAME=SIZE with a size of at least 1",
-                where="--dims",
-                help="write N=1,T=128",
-            )
-        found[name.strip()] = int(size)
-    return found
-
-
-def _bytes(text: str | None) -> int | None:
-    """A size with its unit as bytes."""
-    if text is None:
-        return None
-    units = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-    for unit in sorted(units, key=len, reverse=True):
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
-            return int(float(number) * units[unit])
-    raise errors.error(Code.WRONG_UNIT, f"{text!r} is not a size", where="--max-memory", help="write 2GiB or 500MB")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -438,7 +403,8 @@ def run(arguments: list[str]) -> int:
 def _usage(message: str, arguments: list[str]) -> Diagnostic:
     """A wrong command line with advice for what people most often mean."""
     command = next((a for a in arguments if not a.startswith("-")), "")
-    known = {c.callback.__name__ for c in app.registered_commands if c.callback is not None}
+    commands = (*app.registered_commands, *files.registered_commands)
+    known = {c.name or c.callback.__name__ for c in commands if c.callback is not None}
     help = f"see mlc {command} --help" if command in known else "see mlc --help"
     if "'--recipe'" in message:
         help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .backends import artifact
 from .backends.calibrate import FULL, QUICK
 from .backends.calibrate import calibrate as measure_costs
 from .backends.checks import Judge, time_files
@@ -17,10 +18,11 @@ from .backends.inspect import facts
 from .backends.measure import environment
 from .backends.runner import OrtRunner
 from .backends.targets import parse_target
-from .compiler import PathLike, load, model_path
+from .compiler import PathLike, Result, compile, load, model_path
 from .dsl.data import open_data
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
+from .dsl.jobs import jobs_of
 from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
 from .ir import errors
@@ -32,6 +34,22 @@ from .passes.quantize.sensitivity import sensitivity as measure_sensitivity
 def explain(recipe: str) -> list[str]:
     """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
     return list(explain_recipe(recipe, stdin=sys.stdin))
+
+
+def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Result]:
+    """Compile what a recipe file says, one artifact for each target in the folder `out`; results as they are done.
+
+    `file` may be `-`; `settings` are those of `compiler.Settings` but data and target, which the file names. Errors:
+    every mistake of the file, and outputs that exist, before any work.
+    """
+    jobs = jobs_of(file, stdin=sys.stdin)
+    if not out.exists() and out.parent.is_dir():
+        out.mkdir()
+    layouts = [artifact.Layout(out / f"{job.name}.mlc") for job in jobs]
+    for layout in layouts:
+        artifact.refuse_existing(layout, force=bool(settings.get("force")))
+    for job, layout in zip(jobs, layouts):
+        yield compile(job.model, job.recipe, output=layout.out, to=job.target, **settings)
 
 
 def describe_passes(name: str | None) -> list[str]:

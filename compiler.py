@@ -27,12 +27,12 @@ from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
-from .dsl.data import open_data
 from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring
 from .dsl.program import Program
 from .dsl.recipe import Recipe
+from .dsl.samples import open_samples
 from .dsl.strengths import choose
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
@@ -157,7 +157,7 @@ def compile(
     A missed bound does not raise: the artifact is complete and `Result.missed` says what was missed.
     """
     options = Settings(**settings)
-    program = Program.of(recipe)
+    program = Program.of(recipe, options.to)
     layout = artifact.Layout(Path(output)) if output is not None else None
     if layout is not None:
         artifact.refuse_existing(layout, force=options.force)
@@ -178,13 +178,21 @@ class _Compilation:
 
     def __init__(self, source: Module, program: Program, options: Settings, *, level: str) -> None:
         self.source, self.program, self.options = source, program, options
-        target = parse_target(options.to)
+        target = parse_target(program.target)
         self.threads = options.threads or target.threads
         self.target: OrtTarget = dataclasses.replace(target, threads=self.threads)
         self.warnings: list[str] = []
         self.trials: list[tuple[str, Trial]] = []
         self.loops: tuple[Looped, ...] = ()
-        self.data, self.eval = _data(source, program, options)
+        self.data, self.eval = open_samples(
+            program,
+            source,
+            options.data,
+            options.eval,
+            labels=options.labels,
+            mask=options.mask,
+            seed=options.seed,
+        )
         labels = self.eval is not None and self.eval.has_labels
         asked = program.limits + program.loops
         check_measurable(asked, check=options.check, labels=labels, classes=_has_classes(source))
@@ -421,22 +429,6 @@ def _several(sites: Sequence[str]) -> str:
     return sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
 
 
-def _data(module: Module, program: Program, options: Settings) -> tuple[Samples | None, Samples | None]:
-    """(what calibrates, what judges): --data and --eval; without --eval a seeded split of --data, or all of it for
-    both when no step learns from it."""
-
-    def opened(data: PathLike, name: str) -> Samples:
-        return open_data(data, module, labels=options.labels, mask=options.mask, name=name)
-
-    data = opened(options.data, "--data") if options.data is not None else None
-    if options.eval is not None:
-        return data, opened(options.eval, "--eval")
-    if data is None or not program.learns:
-        return data, data
-    calibrate, judges = data.split(options.seed)
-    return (calibrate, judges) if len(judges) and len(calibrate) else (data, None)
-
-
 def _context(
     source: Module,
     target: OrtTarget,
@@ -480,12 +472,12 @@ def plan(
 ) -> list[tuple[str, Plan]]:
     """What each step would do: (step, plan) in order. Steps are applied to a copy, because later ones depend on it."""
     options = Settings(**settings)
-    program = Program.of(recipe)
+    program = Program.of(recipe, options.to)
     source = model if isinstance(model, Module) else load(model)
     check_weights(source)
     program.check_scopes(source)
     # The model is run only to choose strengths.
-    judged = program.limits or options.data is not None or options.eval is not None
+    judged = program.limits or any(program.data(options.data, options.eval))
     chosen = program.loops or (program.free and judged)
     return _Compilation(source, program, options, level=options.check if chosen else "none").plan()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..ir.errors import Span
@@ -35,6 +35,7 @@ class Step:
     arguments: Mapping[str, object]
     scope: StepScope
     text: str  # canonical, with its scope
+    data: ast.Ref | None = None  # the data it asks to calibrate with
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -95,6 +96,15 @@ def build_steps(body: ast.Expr, catalog: Catalog) -> tuple[Step | Repeat, ...]:
     return tuple(_repeat(p, catalog) if isinstance(p, ast.Scoped) and _loops(p) else _step(p, catalog) for p in parts)
 
 
+def steps_of(parts: Iterable[Step | Repeat]) -> Iterator[Step]:
+    """The steps in order, those of loops once."""
+    for part in parts:
+        if isinstance(part, Repeat):
+            yield from steps_of(part.body)
+        else:
+            yield part
+
+
 def build_limits(goal: ast.Goal) -> tuple[Limit, ...]:
     """The bounds of an expanded, checked and executable goal."""
     return tuple(map(_limit, goal.bounds))
@@ -131,10 +141,15 @@ def _step(node: ast.Expr, catalog: Catalog) -> Step:
     call = ast.Call(inner.name) if isinstance(inner, ast.Ref) else inner
     assert isinstance(call, ast.Call), "an expanded body holds only steps"
     signature = catalog.find(call.name)
+    given = {a.name: a.value for a in call.arguments if a.name is not None}
+    data = [value for name, value in given.items() if signature.parameters[name].unit == "data"]
     arguments = {
-        a.name: convert(call.name, signature.parameters[a.name], a.value) for a in call.arguments if a.name is not None
+        name: convert(call.name, signature.parameters[name], value)
+        for name, value in given.items()
+        if value not in data
     }
-    return Step(call.name, arguments, scope, expression(node), span=node.span)
+    asked = data[0] if data and isinstance(data[0], ast.Ref) else None
+    return Step(call.name, arguments, scope, expression(node), asked, span=node.span)
 
 
 def _limit(bound: ast.Bound) -> Limit:

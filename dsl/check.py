@@ -109,7 +109,7 @@ class _Checker:
 
     def step(self, call: ast.Call) -> list[Diagnostic]:
         name = call.name
-        if name in self.opaque or self.names.user_step(name):
+        if name in self.opaque or self.names.is_lost(name):
             return _duplicates(call)
         if name not in self.catalog.names:
             return [] if name in self.names.steps else [self.unknown(call)]
@@ -224,7 +224,7 @@ def _duplicates(call: ast.Call) -> list[Diagnostic]:
 
 
 def _kind_names(selector: ast.Selector, names: Names) -> list[Diagnostic]:
-    """Operator kinds start with a capital or carry their domain; another bare name is a mistyped `let`."""
+    """Operator kinds start with a capital or carry their domain; another name is a mistyped `let`."""
     return [
         Diagnostic(
             Code.BAD_SELECTOR,
@@ -234,10 +234,9 @@ def _kind_names(selector: ast.Selector, names: Names) -> list[Diagnostic]:
         )
         for node in ast.walk(selector)
         if isinstance(node, ast.KindName)
-        and not node.name[0].isupper()
-        and "." not in node.name
+        and (names.through_alias(node.name) or not (node.name[0].isupper() or "." in node.name))
         and node.name not in names.lets
-        and node.name not in names.lost
+        and not names.is_lost(node.name)
     ]
 
 

@@ -55,7 +55,7 @@ def explain(recipe: str, *, stdin: TextIO) -> Iterator[str]:
     Errors: everything wrong with the text.
     """
     source = read_source(recipe, stdin=stdin)
-    checked = check(source.text, name=source.name, choose=source.choose)
+    checked = check(source.text, name=source.name, choose=source.choose, folder=source.folder)
     yield from checked.explain().splitlines()
     yield ""
     called = [n.name for n in walk(checked.expanded) if isinstance(n, Ref | Call) and n.name in registry.names()]

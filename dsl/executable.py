@@ -58,8 +58,6 @@ def _goal(node: ast.Node) -> _Told:
 def _bound(node: ast.Node) -> _Told:
     assert isinstance(node, ast.Bound)
     metric = metric_of(node.metric)
-    if node.target is not None:
-        return f"a bound 'for {node.target}'", "leave it out: bounds are judged on the target of --to"
     if metric is not None and not metric.executable:
         able = ", ".join(name for name, m in METRICS.items() if m.executable)
         return f"a bound on '{node.metric}'", f"bounds can be put on {able}"
@@ -71,22 +69,9 @@ def _bound(node: ast.Node) -> _Told:
 
 def _binding(node: ast.Node) -> _Told:
     assert isinstance(node, ast.Binding)
-    advice = {
-        "model": "give the model on the command line: mlc compile MODEL --recipe FILE",
-        "data": "give the data on the command line: --data FILE",
-        "target": "give the target on the command line: --to TARGET",
-        "optimizer": "leave it out; no step takes an optimizer yet",
-    }
-    return f"the statement '{node.kind} {node.name} = ...'", advice[node.kind]
-
-
-def _use(_: ast.Node) -> _Told:
-    return "the statement 'use'", "install the pass as a package with an entry point in the group mlc.passes"
-
-
-def _compile(node: ast.Node) -> _Told:
-    assert isinstance(node, ast.Compile)
-    return "the statement 'compile'", f"run: mlc compile {expression(node.source)} --recipe FILE"
+    if node.kind != "optimizer":
+        return None
+    return f"the statement 'optimizer {node.name} = ...'", "leave it out; no step takes an optimizer yet"
 
 
 _REFUSALS: dict[type[ast.Node], Callable[[ast.Node], _Told]] = {
@@ -97,6 +82,4 @@ _REFUSALS: dict[type[ast.Node], Callable[[ast.Node], _Told]] = {
     ast.Goal: _goal,
     ast.Bound: _bound,
     ast.Binding: _binding,
-    ast.Use: _use,
-    ast.Compile: _compile,
 }

@@ -58,6 +58,7 @@ def expand(program: ast.Program, names: Names, catalog: Catalog) -> Expanded:
 def expand_definition(recipe: ast.Define, names: Names, catalog: Catalog, budget: Budget) -> Expanded:
     """Expand the body of a recipe of a file, parameters standing for their defaults."""
     worker = _Expander(names, catalog, budget)
+    worker.unbound = frozenset(p.name for p in recipe.params if p.default is None)
     with worker.inside(recipe.name, recipe.name_span):
         defaults = {p.name: p.default for p in recipe.params if p.default is not None}
         result = worker.program(recipe.program, defaults)
@@ -77,6 +78,7 @@ class _Expander:
         self.stack: list[str] = []
         self.depth = 0
         self.budget = budget
+        self.unbound: frozenset[str] = frozenset()  # parameters without a value: whatever else has their name
 
     # ---- programs ----
 
@@ -140,6 +142,8 @@ class _Expander:
                     return self.scoped(node, env)
                 case ast.Ref(name) if name in env:
                     return self.step(env[name], _NOTHING)
+                case ast.Ref(name) if name in self.unbound:
+                    return node
                 case ast.Ref(name):
                     return self.named(ast.Call(name, span=node.span, name_span=node.span), env)
                 case ast.Call():
@@ -257,6 +261,8 @@ class _Expander:
             match node:
                 case ast.Ref(name) if name in env:
                     return env[name]
+                case ast.Ref(name) if name in self.unbound:
+                    return node
                 case ast.Ref(name) if name in self.names.lets:
                     return self.let_value(node, self.names.lets[name])
                 case ast.Call():
@@ -406,16 +412,15 @@ def _is_standard(recipe: ast.Define) -> bool:
 
 def shown_at(node: _N, span: Span | None) -> _N:
     """The node with the spans of standard recipes moved to where the user named them."""
-    changes: dict[str, object] = {}
-    for each in dataclasses.fields(node):
-        value = getattr(node, each.name)
-        if isinstance(value, ast.Node):
-            changes[each.name] = shown_at(value, span)
-        elif isinstance(value, tuple):
-            changes[each.name] = tuple(shown_at(v, span) if isinstance(v, ast.Node) else v for v in value)
-        elif isinstance(value, Span) and value.name == STANDARD:
-            changes[each.name] = span
-    return dataclasses.replace(node, **changes)  # type: ignore[arg-type]  # field names come from the node
+
+    def moved(part: ast.Node) -> ast.Node:
+        changes = {name: span for name in _SPANS if getattr(getattr(part, name, None), "name", "") == STANDARD}
+        return dataclasses.replace(part, **changes)
+
+    return ast.mapped(node, moved)
+
+
+_SPANS = ("span", "name_span", "metric_span")
 
 
 def _ref_name(node: ast.Expr) -> str:

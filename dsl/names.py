@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from ..ir.errors import Code, Diagnostic, Span
-from .syntax import Binding, Define, File, Let, Use
+from .syntax import Binding, Define, File, Let, Statement, Use
+from .uses import alias_of
 
 STANDARD = "standard.mlc"
 _KINDS = {"model": "Model", "data": "Data", "target": "Target", "optimizer": "Optimizer"}
@@ -21,7 +22,7 @@ class Names:
     recipes: Mapping[str, Define] = field(default_factory=dict)
     lets: Mapping[str, Let] = field(default_factory=dict)
     bindings: Mapping[str, Binding] = field(default_factory=dict)
-    aliases: frozenset[str] = frozenset()  # of `use "x.py" as alias`
+    aliases: frozenset[str] = frozenset()  # of `use "x.mlc" as alias`
     lost: frozenset[str] = frozenset()
 
     def kind(self, name: str) -> str | None:
@@ -33,9 +34,13 @@ class Names:
         """Names that can stand where a step stands."""
         return (*self.recipes, *self.lets)
 
-    def user_step(self, name: str) -> bool:
-        """Whether the name is reached through a user module (`mine.drop_layers`)."""
-        return name.split(".")[0] in self.aliases and "." in name
+    def is_lost(self, name: str) -> bool:
+        """Whether the name, or the file it is used from, could not be read: nothing can be said of it."""
+        return name in self.lost or name.split(".")[0] in self.lost
+
+    def through_alias(self, name: str) -> bool:
+        """Whether the name is one of a used file (`other.small`)."""
+        return "." in name and name.split(".")[0] in self.aliases
 
 
 @functools.cache
@@ -48,16 +53,19 @@ def standard() -> Mapping[str, Define]:
 
 
 def names_of(
-    file: File, *, passes: Iterable[str] = (), lost: frozenset[str] = frozenset()
+    file: File, *, passes: Iterable[str] = (), lost: frozenset[str] = frozenset(), used: Iterable[Statement] = ()
 ) -> tuple[Names, list[Diagnostic]]:
-    """The names of a file over the standard recipes, and names that are bound twice or shadow a pass."""
+    """The names of a file over the standard recipes, and names that are bound twice or shadow a pass.
+
+    `used` are the statements of files that it uses, under their names in this one.
+    """
     recipes: dict[str, Define] = {}
     lets: dict[str, Let] = {}
     bindings: dict[str, Binding] = {}
     taken: dict[str, Span | None] = {}
     diagnostics: list[Diagnostic] = []
     known = frozenset(passes)
-    for statement in file.statements:
+    for statement in (*used, *file.statements):
         if not isinstance(statement, Define | Let | Binding):
             continue
         name, span = statement.name, statement.name_span
@@ -83,12 +91,7 @@ def names_of(
 
 
 def _aliases(file: File) -> frozenset[str]:
-    stems = [
-        s.alias or s.path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
-        for s in file.statements
-        if isinstance(s, Use)
-    ]
-    return frozenset(stems)
+    return frozenset(alias_of(s) for s in file.statements if isinstance(s, Use))
 
 
 def _parameters(recipe: Define) -> list[Diagnostic]:
@@ -111,8 +114,14 @@ def _shadowing(recipes: Iterable[Define], taken: set[str]) -> list[Diagnostic]:
         )
         for recipe in recipes
         for param in recipe.params
-        if param.name in taken
+        if _beside(recipe, param.name) in taken
     ]
+
+
+def _beside(recipe: Define, name: str) -> str:
+    """A name of the file that the recipe comes from, as it is called here."""
+    space, dot, _ = recipe.name.rpartition(".")
+    return f"{space}{dot}{name}"
 
 
 def _twice(name: str, span: Span | None, first: Span | None) -> Diagnostic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +10,19 @@ from functools import partial
 
 from ..ir import errors
 from ..ir.core import Module
-from ..ir.errors import Code
+from ..ir.errors import Code, Diagnostic, MlcError
 from ..passes import registry
 from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
 from .build import Limit, Repeat, Step
+from .data import Declared
 from .loops import Loop, Part, Parts, flat
 from .recipe import Recipe
 from .scopes import resolve
 from .sites import sites_of
 from .source import file_text, read_source
+
+Data = str | os.PathLike[str] | Declared
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,20 @@ class Program:
     parts: Parts
     recipe: Recipe | None
     text: str
+    target: str  # as text
 
     @classmethod
-    def of(cls, recipe: str | Recipe | Pass | Sequence[Pass]) -> Program:
+    def of(cls, recipe: str | Recipe | Pass | Sequence[Pass], to: str = "ort(cpu)") -> Program:
+        """The program of a recipe on a target: its text, or its name in the recipe's file."""
         if isinstance(recipe, str):
             source = read_source(recipe, stdin=sys.stdin)
-            recipe = Recipe.parse(source.text, name=source.name, choose=source.choose)
+            recipe = Recipe.parse(source.text, name=source.name, choose=source.choose, folder=source.folder)
         if isinstance(recipe, Recipe):
-            program = cls(tuple(map(_planned, recipe.steps)), recipe, str(recipe))
+            aimed, target = recipe.on(to)
+            program = cls(tuple(map(_planned, aimed.steps)), aimed, str(recipe), target)
         else:
             passes = _passes([recipe] if isinstance(recipe, Pass) else recipe)
-            program = cls(tuple(map(PlannedStep, passes)), None, " + ".join(map(str, passes)))
+            program = cls(tuple(map(PlannedStep, passes)), None, " + ".join(map(str, passes)), to)
         check_order([step.action for step in flat(program.parts, rounds=2)])
         return program
 
@@ -55,6 +62,13 @@ class Program:
     @property
     def limits(self) -> tuple[Limit, ...]:
         return self.recipe.limits if self.recipe is not None else ()
+
+    def data(self, data: Data | None, judges: Data | None) -> tuple[Data | None, Data | None]:
+        """What calibrates and what judges: what is given, else what the recipe's file binds."""
+        if self.recipe is None or None not in (data, judges):
+            return data, judges
+        calibrating, judging = self.recipe.data()
+        return data or calibrating, judges or judging
 
     @property
     def exact(self) -> bool:
@@ -100,7 +114,11 @@ def _passes(recipe: object) -> tuple[Pass, ...]:
 def _planned(step: Step | Repeat) -> Part:
     if isinstance(step, Repeat):
         return Loop(tuple(map(_planned, step.body)), step)
-    return PlannedStep(registry.find(step.name)(**step.arguments), partial(_scope, step))
+    action = registry.find(step.name)(**step.arguments)
+    if step.data is not None and not (action.learns or action.free):
+        message, help = f"'{action}' takes nothing from data", f"leave 'data={step.data.name}' out"
+        raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, step.data.span, help=help))
+    return PlannedStep(action, partial(_scope, step))
 
 
 def _scope(step: Step, module: Module) -> Scope:

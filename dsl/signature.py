@@ -69,8 +69,20 @@ def signature_of(pass_class: type) -> Signature:
     if not dataclasses.is_dataclass(pass_class):
         raise _unusable(name, "the class is not a dataclass")
     parameters = {f.name: _parameter(name, f) for f in dataclasses.fields(pass_class) if f.init}
+    if "data" not in parameters and _learns(pass_class):
+        parameters["data"] = Parameter("data", "data", doc="what calibrates: a data binding of the recipe's file")
     after = tuple(str(getattr(each, "name", each)) for each in getattr(pass_class, "after", ()))
     return Signature(name, parameters, after)
+
+
+def _learns(pass_class: type) -> bool:
+    """Whether the pass can take something from data."""
+    from ..passes.base import Need, Pass
+
+    if not issubclass(pass_class, Pass):
+        return False
+    asks = pass_class.learns is not Pass.learns or pass_class.wants is not Pass.wants
+    return asks or Need.DATA in pass_class.needs
 
 
 def _parameter(step: str, of: dataclasses.Field[object]) -> Parameter:

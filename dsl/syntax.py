@@ -7,10 +7,13 @@ canonical printer (`print.py`) and the parser (`parser.py`) are inverse to each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 from ..ir.errors import Span
+
+_N = TypeVar("_N", bound="Node")
 
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 
@@ -340,3 +343,15 @@ def walk(node: Node) -> Iterator[Node]:
         for child in value if isinstance(value, tuple) else (value,):
             if isinstance(child, Node):
                 yield from walk(child)
+
+
+def mapped(node: _N, change: Callable[[Node], Node]) -> _N:
+    """The tree with every node changed, the innermost first. `change` keeps the kind of what it is given."""
+    changes: dict[str, object] = {}
+    for each in fields(node):
+        value = getattr(node, each.name)
+        if isinstance(value, Node):
+            changes[each.name] = mapped(value, change)
+        elif isinstance(value, tuple):
+            changes[each.name] = tuple(mapped(v, change) if isinstance(v, Node) else v for v in value)
+    return change(replace(node, **changes))  # type: ignore[arg-type, return-value]  # field names come from the node

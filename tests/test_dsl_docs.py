@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from kit.two_layers import two_layers
 
+from mlc.dsl.jobs import jobs_of
 from mlc.dsl.metrics import METRICS
 from mlc.dsl.names import standard
+from mlc.dsl.program import Program
 from mlc.dsl.quantity import UNITS
 from mlc.dsl.recipe import Recipe
 from mlc.dsl.selectors import PROPERTIES
@@ -31,6 +36,17 @@ def test_the_file_of_the_page_can_be_executed() -> None:
     (text,) = _blocks("file")
     for name in ("small", "smaller"):
         assert Recipe.parse(text, choose=name).limits
+
+
+def test_the_file_with_bindings_runs(tmp_path: Path) -> None:
+    (text,) = _blocks("run")
+    two_layers(tmp_path)
+    np.savez(tmp_path / "data.npz", x=np.zeros((40, 64), np.float32), label=np.arange(40) % 10)
+    (tmp_path / "shared.mlc").write_text("recipe cut(r) = prune(r)\n", encoding="utf-8")
+    (tmp_path / "edge.mlc").write_text(text, encoding="utf-8")
+    jobs = jobs_of(str(tmp_path / "edge.mlc"), stdin=io.StringIO())
+    assert [job.name for job in jobs] == ["net-phone", "net-tiny"]
+    assert [len(Program.of(job.recipe, job.target).limits) for job in jobs] == [2, 1]
 
 
 def _commands() -> list[str]:

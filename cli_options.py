@@ -1,0 +1,74 @@
+"""What several commands take: options with their help, and how sizes and dimensions are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .ir import errors
+from .ir.errors import Code
+
+Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_default=False)]
+Recipe = Annotated[
+    str, typer.Option("--recipe", "-r", help="steps joined by '+', or a file: recipe.mlc[:name]", show_default=False)
+]
+Data = Annotated[str | None, typer.Option(help="calibration samples: x.npz, or a source: 'npz(\"x.npz\", take=64)'")]
+Eval = Annotated[str | None, typer.Option("--eval", help="samples that judge the result  [default: a share of --data]")]
+VerifyEval = Annotated[str | None, typer.Option("--eval", help="samples to compare on  [default: synthetic ones]")]
+Labels = Annotated[str | None, typer.Option(help="the key of the labels in the data")]
+Mask = Annotated[str | None, typer.Option(help="the input that marks padding: samples are cut to their real length")]
+To = Annotated[str, typer.Option("--to", help="the target, e.g. 'ort(cpu, threads=2)'")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="a folder, or a file X.onnx  [default: STEM.mlc]", show_default=False),
+]
+Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+Threads = Annotated[int | None, typer.Option(help="threads of the runtime  [default: the target's]", min=1)]
+MaxMemory = Annotated[str | None, typer.Option(help="memory the checks may use, e.g. 2GiB  [default: half of RAM]")]
+Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
+Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
+Strict = Annotated[bool, typer.Option("--strict", help="any skipped site is an error (exit 3)")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+External = Annotated[str, typer.Option(help="weights in a file of their own: auto (above 1.5 GiB), always, never")]
+Opset = Annotated[
+    int | None, typer.Option(help="the opset of the emitted file  [default: the one the model was raised to]")
+]
+PrintChanges = Annotated[bool, typer.Option("--print-changes", help="print the IR after every step that changed it")]
+
+
+def json_text(data: Any) -> str:
+    """Plain data as indented JSON."""
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def dims_of(text: str | None) -> dict[str, int]:
+    """`N=1,T=128` as a mapping. Errors: BAD_DIMS naming the part that is wrong."""
+    found: dict[str, int] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, size = part.partition("=")
+        if not name.strip() or not size.strip().isdigit() or int(size) < 1:
+            raise errors.error(
+                Code.BAD_DIMS,
+                f"{part!r} is not NAME=SIZE with a size of at least 1",
+                where="--dims",
+                help="write N=1,T=128",
+            )
+        found[name.strip()] = int(size)
+    return found
+
+
+def bytes_of(text: str | None) -> int | None:
+    """A size with its unit as bytes."""
+    if text is None:
+        return None
+    units = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+    for unit in sorted(units, key=len, reverse=True):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return int(float(number) * units[unit])
+    raise errors.error(Code.WRONG_UNIT, f"{text!r} is not a size", where="--max-memory", help="write 2GiB or 500MB")

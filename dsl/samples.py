@@ -1,0 +1,32 @@
+"""The samples of a compilation: what calibrates and what judges, from the command line or from the recipe's file."""
+
+from __future__ import annotations
+
+from ..frontends.data.samples import Samples
+from ..ir.core import Module
+from .data import open_data
+from .program import Data, Program
+
+
+def open_samples(
+    program: Program,
+    module: Module,
+    data: Data | None,
+    judges: Data | None,
+    *,
+    labels: str | None,
+    mask: str | None,
+    seed: int,
+) -> tuple[Samples | None, Samples | None]:
+    """(what calibrates, what judges): `data` and `judges`, else what the recipe's file binds; without data that judges
+    a seeded split of what calibrates, or all of it for both when no step learns from it."""
+    given = program.data(data, judges)
+    names = ("--data", "--eval")
+    calibrate, judge = (
+        open_data(each, module, labels=labels, mask=mask, name=name) if each is not None else None
+        for each, name in zip(given, names)
+    )
+    if judge is not None or calibrate is None or not program.learns:
+        return calibrate, judge or calibrate
+    first, second = calibrate.split(seed)
+    return (first, second) if len(second) and len(first) else (calibrate, None)
