@@ -276,7 +276,7 @@ def verify(
     """Run two models on the same samples and compare their outputs."""
     from . import commands
 
-    found = commands.compare(a, b, eval=eval, mask=mask, dims=dims_of(dims), seed=seed)
+    found = commands.verify(a, b, eval=eval, mask=mask, dims=dims_of(dims), seed=seed)
     if json:
         typer.echo(json_text(found))
     else:
@@ -293,6 +293,29 @@ def verify(
                 help=f"--min-cosine asks for {min_cosine:g} or more",
             )
         )
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="an artifact: a folder, an .onnx file beside its report, or a report")],
+    b: Annotated[Path, typer.Argument(help="the artifact to compare")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown, for a pull request")] = False,
+    json: Json = False,
+) -> None:
+    """Show what differs between two artifacts, from their reports: size, speed, agreement, recipe, steps."""
+    from . import commands
+    from .backends import compare_view as view
+
+    _exclusive({"--markdown": markdown, "--json": json})
+    found = commands.compare(a, b)
+    if json:
+        typer.echo(json_text(found))
+    elif markdown:
+        typer.echo(view.to_markdown(found), nl=False)
+    else:
+        from .backends.report import terminal
+
+        view.show(found, terminal())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the command line does besides compiling: explaining, inspecting, comparing and timing models."""
+"""What the command line does besides compiling: explaining, inspecting, verifying, timing and comparing models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .backends.calibrate import FULL, QUICK
 from .backends.calibrate import calibrate as measure_costs
 from .backends.checks import Judge, time_files
 from .backends.checks import compare as compare_files
+from .backends.compare import compare as compare_reports
 from .backends.costs import CostTable, cache_path, write
 from .backends.inspect import facts
 from .backends.measure import environment
@@ -98,7 +99,12 @@ class _Advance:
     advance: Callable[[str, int, int], None]
 
 
-def compare(
+def compare(a: PathLike, b: PathLike) -> dict[str, Any]:
+    """Two artifacts beside each other, from their reports: folders, .onnx files beside their reports, or reports."""
+    return compare_reports(Path(a), Path(b))
+
+
+def verify(
     a: PathLike,
     b: PathLike,
     *,

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The agreement of two models (`commands.compare`) for people; facts that do not apply are left out."""
+    """The agreement of two models (`commands.verify`) for people; facts that do not apply are left out."""
     if found["cosine"] is not None:
         yield f"cosine: {found['cosine']:.6f}"
         yield f"SQNR: {_sqnr(found)}"

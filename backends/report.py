@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir import errors
-from ..ir.errors import Code
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -52,23 +49,6 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def read(path: Path) -> Report:
-    """A report from a file. Errors: TEXT for something else than a report, FORMAT for a newer one."""
-    try:
-        found = json.loads(path.read_text())
-        version = found["format"]
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        help = "give the report.json of an artifact"
-        raise errors.error(Code.TEXT, f"{str(path)!r} is not a report of mlc", help=help) from cause
-    if version > FORMAT:
-        raise errors.error(
-            Code.FORMAT,
-            f"{str(path)!r} has format {version}; this mlc reads up to {FORMAT}",
-            help="update mlc: pip install -U mlc-compress",
-        )
-    return dict(found)
 
 
 def size(count: float) -> str:

@@ -31,7 +31,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         _bounds(report["bounds"]),
         _listed("Warnings", [*report["warnings"], *report["measurements"]["warnings"]]),
         "### Steps\n\n" + _steps(report["steps"]),
-        _items("Not done", [line for step in report["steps"] for line in _skipped(step)]),
+        items("Not done", [line for step in report["steps"] for line in _skipped(step)]),
         _listed("Notes", [*_notes(report["steps"]), *_loops(report["loops"])]),
         _listed("Kernels", [*report["lowering"], *fusion_lines(report["checks"].get("quantization", {}))]),
         _again(report),
@@ -43,10 +43,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that means nothing to Markdown: on one line, without lists, links, mentions and references."""
+    """Text that means nothing to Markdown inside of a line: no markup, links, mentions and references."""
     escaped = re.sub(r"([\\`*_\[\]<>~&])", r"\\\1", " ".join(text.split()))
-    for start in (r"^()([#+=-])", r"^(\d+)([.)])", r"\b(www)(\.)", r"\b(https?|ftp)(:)(?=//)"):
-        escaped = re.sub(start, r"\1\\\2", escaped, flags=re.IGNORECASE)
+    escaped = re.sub(r"\b(?:(www)(\.)|(https?|ftp)(:)(?=//))", r"\1\3\\\2\4", escaped, flags=re.IGNORECASE)
     return re.sub(r"([@#])(?=\w)", "\\1\u200b", escaped)  # no space is seen, and nobody is called
 
 
@@ -74,17 +73,24 @@ def _cell(text: str) -> str:
     return text.replace("\\|", "\\\u200b|").replace("|", "\\|")
 
 
-def _items(title: str, lines: Sequence[str]) -> str:
+def items(title: str, lines: Sequence[str]) -> str:
     """A list under a title; the rest of a long one is in report.json."""
     if not lines:
         return ""
     rest = len(lines) - _SHOWN_LINES
-    shown = [f"* {line}" for line in lines[:_SHOWN_LINES]] + [f"* {rest} more in the .json report"] * (rest > 0)
+    shown = [f"* {_started(line)}" for line in lines[:_SHOWN_LINES]] + [f"* {rest} more in the .json report"] * (
+        rest > 0
+    )
     return "\n".join([f"### {title}", "", *shown])
 
 
+def _started(line: str) -> str:
+    """A line that does not start with what makes a heading, a rule or another list."""
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", line)
+
+
 def _listed(title: str, lines: Iterable[str]) -> str:
-    return _items(title, [plain(line) for line in lines])
+    return items(title, [plain(line) for line in lines])
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     rows = [("size", size(sizes["source"]), size(sizes["artifact"]), f"{sizes['ratio']:.3f}x")]
     latency = report["measurements"]["latency"]
     if latency is not None:
-        times = _milliseconds(latency["source_ms"]), _milliseconds(latency["artifact_ms"])
+        times = milliseconds(latency["source_ms"]), milliseconds(latency["artifact_ms"])
         interval = f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}], {latency['verdict']}"
         rows.append(("latency", *times, interval))
     if steps:
@@ -114,7 +120,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     return table(("", "source", "artifact", "change"), rows) + f"\n\nJudged on {_judged(report)}."
 
 
-def _milliseconds(number: float) -> str:
+def milliseconds(number: float) -> str:
     return f"{number:.3g} ms" if number < 100 else f"{number:.0f} ms"
 
 

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 import mlc
 from mlc.backends.report import SCHEMA, skip_groups
-from mlc.backends.report_markdown import code, command, plain, table, to_markdown
+from mlc.backends.report_markdown import code, command, items, plain, table, to_markdown
 from mlc.cli import run
 
 GOLDEN = Path(__file__).parent / "golden" / "reports"
@@ -48,6 +48,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = json.loads(result.to_json())
     found["source"]["path"], found["options"]["data"] = "models/net.onnx", "data.npz"
     found["data"]["calibration"]["source"] = found["data"]["evaluation"]["source"] = "'data.npz'"
+    found["checks"]["cosine"], found["bounds"][1]["found"] = 0.995, "0.995"
+    found["steps"][1]["drift"] = 0.005
     return {**found, "measurements": MEASURED}
 
 
@@ -87,10 +89,10 @@ def test_names_cannot_break_the_page(report: dict[str, Any]) -> None:
 @example("&lt;")
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
     words = " ".join(text.split())
-    (block,) = [t for t in GFM.parse(f"* x {plain(text)}") if t.type == "inline"]
-    shown = "".join(c.content for c in block.children or ())
-    assert shown.replace("\u200b", "") == f"x {words.replace(chr(0), chr(0xFFFD))}".replace("\u200b", "").strip()
-    kinds = {t.type for t in GFM.parse(f"* {plain(text)}")}
+    blocks = GFM.parse(items("title", [plain(text)]))[3:]
+    shown = "".join(c.content for t in blocks for c in t.children or ())
+    assert shown.replace("\u200b", "") == words.replace(chr(0), chr(0xFFFD)).replace("\u200b", "")
+    kinds = {t.type for t in blocks}
     assert kinds <= {"bullet_list_open", "list_item_open", "paragraph_open", "inline", "paragraph_close"} | {
         "list_item_close",
         "bullet_list_close",
