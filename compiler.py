@@ -27,6 +27,7 @@ from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
+from .dsl.data import Data, declare
 from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring
@@ -61,11 +62,11 @@ PathLike = str | os.PathLike[str]
 class Settings:
     """Everything about a compilation but the model, the recipe and the output.
 
-    `data` and `eval` are paths, or sources as recipes write them: `npz("x.npz", take=64)`.
+    `data` and `eval` are paths, or sources as recipes write them (`npz("x.npz", take=64)`), dicts of arrays, functions.
     """
 
-    data: PathLike | None = None
-    eval: PathLike | None = None
+    data: Data | None = None
+    eval: Data | None = None
     labels: str | None = None
     mask: str | None = None  # the input that marks padding
     to: str = "ort(cpu)"
@@ -91,14 +92,9 @@ class Settings:
         for name, (value, low) in (whole | {f"dims[{n!r}]": (size, 1) for n, size in self.dims.items()}).items():
             if value is not None and (not isinstance(value, int) or value < low):
                 raise errors.error(Code.USAGE, f"{name} = {value!r}", help=f"give a whole number from {low}")
-        for name, file in (("data", self.data), ("eval", self.eval)):
-            if file is not None and not isinstance(file, str | os.PathLike):
-                found = type(file).__name__
-                raise errors.error(
-                    Code.USAGE,
-                    f"{name} is a {found}, not a path",
-                    help="give a path, or the text of a source such as npz('x.npz', take=64)",
-                )
+        for name, given in (("--data", self.data), ("--eval", self.eval)):
+            if given is not None:
+                declare(given, name=name)
         for name, key in (("labels", self.labels), ("mask", self.mask)):
             if key is not None and self.data is None and self.eval is None:
                 raise errors.error(Code.USAGE, f"{name} {key!r} of no data", help="give --data or --eval as well")
@@ -107,7 +103,8 @@ class Settings:
         """What differs from the defaults and decides about the result, as JSON data."""
         usual = vars(Settings())
         told = {name: value for name, value in vars(self).items() if value != usual[name] and name not in _UNTOLD}
-        return {name: os.fspath(v) if isinstance(v, os.PathLike) else plain(v) for name, v in told.items()}
+        told |= {name: declare(told[name]).text for name in ("data", "eval") if name in told}
+        return {name: plain(value) for name, value in told.items()}
 
 
 @dataclass(frozen=True)

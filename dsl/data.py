@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ..frontends.data.memory import ARRAYS, Arrays, Function, title_of
 from ..frontends.data.samples import Samples
 from ..frontends.data.source import Selection, Source
 from ..frontends.data.table import SOURCES, source_at
@@ -65,8 +67,14 @@ class Declared:
         return Samples.open(self.source, self.selection, inputs, self.text)
 
 
+#: What data may be given as: a path or the text of a source, or from Python a source, arrays, or a function.
+Data = (
+    str | os.PathLike[str] | Declared | Source | Mapping[str, Any] | Callable[[], Iterable[Mapping[str, Any]]]
+)  # fmt: skip
+
+
 def open_data(
-    data: str | os.PathLike[str] | Declared,
+    data: Data,
     model: Module | Mapping[str, Type],
     *,
     labels: str | None = None,
@@ -77,15 +85,18 @@ def open_data(
     """Open samples for a model (or for inputs of these types).
 
     `data` is a path, or the text of a source: `npz("x.npz", take=64)`; relative paths are taken from `base`, by default
-    the working directory. `labels` and `mask` are for data that do not name their own. `name` is for messages.
+    the working directory. It may also be a dict of arrays as in an .npz, or a function that returns dicts. `labels` and
+    `mask` are for data that do not name their own. `name` is for messages.
     Errors: everything wrong with the text; NOT_FOUND, BAD_DATA naming the sample and the input that are wrong.
     """
-    declared = data if isinstance(data, Declared) else declare(data, base=base, name=name)
+    declared = declare(data, base=base, name=name)
     return declared.with_defaults(labels, mask).open(model)
 
 
-def declare(data: str | os.PathLike[str], *, base: Path | None = None, name: str = "<data>") -> Declared:
-    """The data that a path or the text of a source means; nothing is opened or executed."""
+def declare(data: Data, *, base: Path | None = None, name: str = "<data>") -> Declared:
+    """The data that is meant; nothing is opened or executed. Errors: everything wrong with the text; USAGE."""
+    if not isinstance(data, str | os.PathLike):
+        return _from_python(data, name)
     text = os.fspath(data)
     if isinstance(data, str) and _is_call(text) and not Path(base or "", text).exists():
         program = parse(text, name)
@@ -116,6 +127,22 @@ def declare_node(node: ast.Expr, *, base: Path | None = None, names: Names | Non
     source = SOURCES[step.name](**{k: v for k, v in step.arguments.items() if k not in own})
     selection = Selection(**{k: v for k, v in step.arguments.items() if k in own})  # type: ignore[arg-type]
     return Declared(_based(source, base), selection, step.text)
+
+
+def _from_python(data: object, name: str) -> Declared:
+    if isinstance(data, Declared):
+        return data
+    if isinstance(data, Source):
+        return Declared(data, Selection(), repr(data))
+    if isinstance(data, Mapping):
+        return Declared(Arrays(data), Selection(), ARRAYS)
+    if callable(data) and not isinstance(data, type):
+        return Declared(Function(data), Selection(), title_of(data))
+    raise error(
+        Code.USAGE,
+        f"{name} is a {type(data).__name__}, which is no data",
+        help="give a path, the text of a source such as npz('x.npz', take=64), a dict of arrays, or a function",
+    )
 
 
 def _is_call(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from ..passes import registry
 from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
 from .build import Limit, Repeat, Step
-from .data import Declared
+from .data import Data
 from .loops import Loop, Part, Parts, flat
 from .recipe import Recipe
 from .scopes import resolve
 from .sites import sites_of
 from .source import file_text, read_source
-
-Data = str | os.PathLike[str] | Declared
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Program:
         if self.recipe is None or None not in (data, judges):
             return data, judges
         calibrating, judging = self.recipe.data()
-        return data or calibrating, judges or judging
+        return calibrating if data is None else data, judging if judges is None else judges
 
     @property
     def exact(self) -> bool:

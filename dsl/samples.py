@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..frontends.data.samples import Samples
 from ..ir.core import Module
-from .data import open_data
-from .program import Data, Program
+from .data import Data, open_data
+from .program import Program
 
 
 def open_samples(

@@ -268,10 +268,18 @@ def test_inspect_verify_and_bench(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert timing["low"] <= timing["speedup"] <= timing["high"]
 
 
-def test_samples_are_a_file(tmp_path: Path) -> None:
-    arrays: Any = {"x": np.zeros((4, 64), np.float32)}
-    with pytest.raises(MlcError, match="data is a dict, not a path"):
-        mlc.compile(two_layers(tmp_path), "prune:50%", data=arrays)
+def test_samples_may_be_a_file_arrays_or_a_function(tmp_path: Path) -> None:
+    source, path = two_layers(tmp_path), samples(tmp_path)
+    x = np.load(path)["x"]
+    given: list[Any] = [path, {"x": x}, lambda: ({"x": row} for row in x)]
+    made = [mlc.compile(source, "int8", data=data, output=tmp_path / f"{i}.onnx") for i, data in enumerate(given)]
+    assert len({(tmp_path / f"{i}.onnx").read_bytes() for i in range(3)}) == 1
+    told = [result.report["options"]["data"] for result in made]
+    assert told[:2] == [str(path), "arrays from Python"]
+    assert told[2].startswith("test_compiler:")
+    for wrong in ([x], 3, dict):
+        with pytest.raises(MlcError, match=r"--data is a .*, which is no data"):
+            mlc.compile(source, "int8", data=wrong)
 
 
 def test_settings_are_checked() -> None:

@@ -88,11 +88,21 @@ def put_list(arrays: dict[str, Any]) -> str:
 
 
 WRITERS = [put_npz, put_stacked, put_apart, put_loose, put_function, put_list]
+
+
+def in_memory(arrays: dict[str, Any]) -> Any:
+    return arrays
+
+
+def from_function(arrays: dict[str, Any]) -> Any:
+    return lambda: [dict(zip(arrays, rows)) for rows in zip(*arrays.values())]
+
+
 everywhere = pytest.mark.parametrize("put", WRITERS, ids=lambda w: w.__name__)
 Put = Callable[[dict[str, Any]], str]
 
 
-@everywhere
+@pytest.mark.parametrize("put", [*WRITERS, in_memory, from_function], ids=lambda w: w.__name__)
 @pytest.mark.parametrize("size", [1, 5])
 def test_every_source_gives_the_same_batches(put: Put, size: int) -> None:
     arrays = values()
@@ -260,7 +270,7 @@ def _nan(index: int) -> dict[str, Any]:
 
 X = values()["x"]
 IDS = np.ones((4, 3), np.int64)
-MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
+MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "no array for an input": (ONE, _rows(z=X, w=X)),
     "wrong dtype": (ONE, _rows(x=X.astype(np.float64))),
     "wrong rank": (ONE, _rows(x=X[:, 0])),
@@ -285,6 +295,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
     "a name is missing": (TWO, _folder(ids__a=IDS[0], ids__b=IDS[0], mask__a=IDS[0], mask__c=IDS[0])),
     "no function": (ONE, lambda: _function("    pass\n")().replace("rows", "other")),
     "function file": (ONE, lambda: "none.py:rows"),
+    "arrays: objects": (ONE, lambda: {"x": [None]}),
+    "arrays: a number": (ONE, lambda: {"x": 3.0}),
+    "arrays: no input": (ONE, lambda: {"z": X, "w": X}),
     "function module": (ONE, lambda: 'python("no.such.module:rows")'),
     "function name": (ONE, lambda: 'python("rows")'),
     "function returns nothing": (ONE, _function("    pass\n")),
