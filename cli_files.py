@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from .cli_options import (
     Force,
     Json,
     MaxMemory,
+    Model,
     Opset,
     Seed,
     Strict,
@@ -23,6 +25,7 @@ from .cli_options import (
     json_text,
 )
 from .ir import errors
+from .ir.errors import Code, Diagnostic, MlcError
 
 app = typer.Typer()
 
@@ -67,3 +70,55 @@ def run_file(
     missed = [diagnostic for result in results for diagnostic in result.missed]
     if missed:
         raise errors.BoundError(missed)
+
+
+@app.command("fmt")
+def fmt(
+    files: Annotated[list[str], typer.Argument(help="recipe files; '-' formats standard input to standard output")],
+    check: Annotated[bool, typer.Option("--check", help="write nothing; exit 2 if a file would change")] = False,
+) -> None:
+    """Write recipe files in canonical form, in place; comments stay."""
+    from . import commands
+
+    if "-" in files:
+        _fmt_stdin(files, check)
+        return
+    changed = commands.format_files([Path(file) for file in files], check=check)
+    if check and changed:
+        raise MlcError([_unformatted(str(file)) for file in changed])
+    for file in changed:
+        typer.echo(f"formatted {file}")
+
+
+def _fmt_stdin(files: list[str], check: bool) -> None:
+    from .dsl.format import formatted
+    from .dsl.source import STDIN
+
+    if len(files) > 1:
+        raise errors.error(Code.USAGE, "'-' and files do not go together", help="give files, or - alone")
+    text = sys.stdin.read()
+    new = formatted(text, STDIN)
+    if not check:
+        typer.echo(new, nl=False)
+    elif new != text:
+        raise MlcError(_unformatted(STDIN))
+
+
+def _unformatted(name: str) -> Diagnostic:
+    return Diagnostic(Code.UNFORMATTED, "this is not how mlc fmt writes it", where=name, help=f"run: mlc fmt {name}")
+
+
+@app.command("init")
+def init(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="the file to write  [default: STEM.recipe.mlc]", show_default=False),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a first recipe file for a model: what is in it, a recipe, a goal, data to fill in."""
+    from . import commands
+
+    path = commands.init(model, output, force=force)
+    typer.echo(f"wrote {path}: mlc run {path}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from .compiler import PathLike, Result, compile, load, model_path
 from .dsl.data import open_data
 from .dsl.describe import describe, list_passes
 from .dsl.describe import explain as explain_recipe
+from .dsl.files import read_file
+from .dsl.format import formatted
 from .dsl.jobs import jobs_of
+from .dsl.propose import propose
 from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
 from .ir import errors
@@ -51,6 +55,40 @@ def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Resu
         artifact.refuse_existing(layout, force=bool(settings.get("force")))
     for job, layout in zip(jobs, layouts):
         yield compile(job.model, job.recipe, output=layout.out, to=job.target, **settings)
+
+
+def format_files(files: Sequence[Path], *, check: bool = False) -> list[Path]:
+    """Write recipe files as `mlc fmt` does, or only look (`check`); the files that were not so.
+
+    All are read before one is written, each is replaced at once. Errors: everything wrong with any of them.
+    """
+    old = {file: read_file(file) for file in files}
+    new = {file: formatted(text, str(file)) for file, text in old.items()}
+    changed = [file for file in old if old[file] != new[file]]
+    for file in [] if check else changed:
+        artifact.replace_text(file, new[file])
+    return changed
+
+
+def init(model: PathLike, output: Path | None = None, *, force: bool = False) -> Path:
+    """Write a first recipe file for a model, by default STEM.recipe.mlc here; where it is.
+
+    Errors: OUTPUT_EXISTS without `force`; whatever keeps the model from being read.
+    """
+    path = output or Path(f"{Path(model).stem}.recipe.mlc")
+    if path.suffix != ".mlc" or path.is_dir():
+        raise errors.error(Code.USAGE, f"{str(path)!r} is no name for a recipe file", help="write -o NAME.mlc")
+    if path.exists() and not force:
+        help = "choose another -o, or overwrite it with --force"
+        raise errors.error(Code.OUTPUT_EXISTS, f"{str(path)!r} exists", help=help)
+    if not path.parent.is_dir():
+        help = "create it, or choose another -o"
+        raise errors.error(Code.OUTPUT, f"there is no folder {str(path.parent)!r}", help=help)
+    module = load(model)
+    place = Path(os.path.relpath(model, path.parent)).as_posix()
+    nbytes = module.source.nbytes if module.source is not None else 0
+    artifact.replace_text(path, propose(module, place, nbytes))
+    return path
 
 
 def describe_passes(name: str | None) -> list[str]:

@@ -137,6 +137,33 @@ def staged(layout: Layout) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file at once: whoever reads it sees the old text or the new. Its mode stays, a link stays a link.
+
+    Errors: OUTPUT when it cannot be written.
+    """
+    place = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        try:
+            with open(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if place.exists():
+                shutil.copymode(place, name)
+            else:
+                os.chmod(name, 0o644)
+            os.replace(name, place)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as cause:
+        raise errors.error(
+            Code.OUTPUT, f"cannot write {str(path)!r}: {cause.strerror}", help="check the permissions of its folder"
+        ) from cause
+
+
 def _publish(folder: Path, layout: Layout) -> None:
     """Flush what was built and move it into place."""
     _flush(folder)

@@ -54,6 +54,11 @@ def is_file(text: str) -> bool:
     return _STATEMENT.search(_QUIET.sub(_blank_comment, text)) is not None
 
 
+def comments(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of every comment."""
+    return (m.span() for m in _QUIET.finditer(text) if m[0].startswith("#"))
+
+
 def recover_file(text: str, name: str) -> Parsed:
     """Parse a file; if that fails, parse its statements one by one, so that each tells its own error."""
     try:

@@ -17,6 +17,7 @@ class Code(enum.Enum):
     # E01xx recipe syntax
     SYNTAX = ("E0101", "unexpected token in a recipe")
     CHARACTER = ("E0102", "unexpected character in a recipe")
+    UNFORMATTED = ("E0103", "a recipe file that is not formatted")
     # E02xx names, kinds and values in recipes
     UNKNOWN_STEP = ("E0201", "unknown step")
     UNKNOWN_ARGUMENT = ("E0202", "unknown argument")

@@ -114,6 +114,13 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     # -- recipes: names and values -----------------------------------------------------------------------------------
     Example(
+        Code.UNFORMATTED,
+        "`mlc fmt --check` found a file that `mlc fmt` would write otherwise.",
+        "mlc fmt --check small.mlc",
+        "Run `mlc fmt` on it: the recipes stay what they are, and comments stay.",
+        files={"small.mlc": "recipe small=prune:50%+int4 # half\n"},
+    ),
+    Example(
         Code.UNKNOWN_STEP,
         "No pass and no recipe has this name.",
         _recipe("prun + int4"),
