@@ -5,16 +5,19 @@
 First the fastest form of every site is tried, all of them at once: mostly that is it. If the outputs suffer more than
 the budget allows, every form of every site is measured by itself, and the knapsack (allocate.py) is solved with the
 sum of these damages in place of the damage: noise of different sites is nearly uncorrelated, so its squares add up, and
-1 - cosine is half the relative square. What it picks is measured as a whole; while that is too much, the knapsack is
-solved for less. So the budget holds on what was measured, not on a sum.
+1 - cosine is half the relative square. What it picks is measured as a whole; where that is too much, or far less than
+allowed, the knapsack is solved for another sum. So the budget holds on what was measured, not on a sum.
 
 Where the target knows no seconds, forms are ranked by what they usually take of the time in floats, and a note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..ports import Form
 from .allocate import allocate
@@ -23,9 +26,11 @@ from .allocate import allocate
 ASSUMED: Mapping[Form, float] = {"static": 0.4, "dynamic": 0.5, "blocks": 0.6, "stored": 1.0, "fp16": 1.0, "float": 1.0}
 #: What the bytes of all weights are worth: this share of the time of the model. Decides between forms of equal speed.
 _BYTES_WORTH = 0.05
-#: How often the knapsack is solved for less.
+#: How often the knapsack is solved, at most.
 ROUNDS = 8
 _LESS = 0.9  # of what the last measurement suggests
+_NEAR = 0.8  # of the budget: good enough
+_CLOSE = 1.1  # sums that differ by less are not told apart
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,40 @@ def choose(sites: Sites, budget: float, together: Together, alone: Alone, tied: 
         [0.0 if option.form == "float" else max(0.0, alone(i, j)) for j, option in enumerate(options)]
         for i, options in enumerate(sites)
     ]
-    allowed = budget
-    for _ in range(ROUNDS):
+    best: tuple[float, tuple[int, ...], float] | None = None  # its value, the options, their damage
+    for allowed, answer in _search(budget):
         picked = allocate(costs, values, allowed, tied).options
-        found = together(picked)
-        if found <= budget:
-            return Choice(picked, found, (*notes, _why(sites, fastest, picked, damage)))
-        allowed *= _LESS * max(budget / found, 0.1)
+        answer.damage = together(picked)
+        value = sum(row[j] for row, j in zip(values, picked))
+        if answer.damage <= budget and (best is None or value < best[0]):
+            best = value, picked, answer.damage
+    if best is not None:
+        return Choice(best[1], best[2], (*notes, _why(sites, fastest, best[1], damage)))
     floats = tuple(_floats(options) for options in sites)
     return Choice(floats, 0.0, (*notes, f"nothing keeps the damage within {budget:.3%}: everything stays in floats"))
+
+
+@dataclass
+class _Answer:
+    damage: float = 0.0
+
+
+def _search(budget: float) -> Iterator[tuple[float, _Answer]]:
+    """Sums of damages to solve the knapsack for, so that what is measured comes close to the budget from below."""
+    allowed, fits, exceeds = budget, 0.0, math.inf
+    for _ in range(ROUNDS):
+        answer = _Answer()
+        yield allowed, answer
+        if answer.damage <= budget:
+            fits = max(fits, allowed)
+            if answer.damage >= _NEAR * budget:
+                return
+        else:
+            exceeds = min(exceeds, allowed)
+        guess = allowed * _LESS * float(np.clip(budget / max(answer.damage, 1e-300), 0.1, 10))
+        allowed = guess if fits < guess < exceeds else math.sqrt(max(fits, exceeds / 100) * min(exceeds, 10 * allowed))
+        if exceeds < _CLOSE * fits:
+            return
 
 
 def prices(sites: Sites) -> tuple[list[list[float]], tuple[str, ...]]:

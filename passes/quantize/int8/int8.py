@@ -37,7 +37,7 @@ from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate
 from .unfold import unfold
 
-_DAMAGE = 0.05
+_DAMAGE = 0.02
 
 
 @dataclass(frozen=True)

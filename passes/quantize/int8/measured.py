@@ -1,9 +1,8 @@
 """The forms of `int8` by what they do to the outputs: a probe of the float model, and the choice of choice.py.
 
-What a form does alone: the damage of its rounded weight plus, with 8-bit activations, that of its rounded data, shared
-evenly between the weighted ops that read them; both are found in groups (shares.py). All sites together are measured at
-once and on more samples, with every value rounded that the placement would round, sums and pools between weighted ops
-included.
+What a form does alone: the damage of its rounded weight plus, with 8-bit activations, that of the values which are in
+codes because of it, shared evenly between their owners (owners.py); both are found in groups (shares.py). All sites
+together are measured at once and on more samples, with every value rounded that the placement would round.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from ..shares import shares
 from ..weights import Reader
 from .codes import quantize_channels, symmetric
 from .forms import Forms
+from .owners import owners
 from .placement import ROUNDING, Placement
 from .plan import ActivationGrid
 from .sites import Candidate
@@ -89,8 +89,7 @@ class _Work:
         dynamic = {_data(r).name for ways in self.ways for forms in ways for r, f in forms.items() if f == "dynamic"}
         grids = {**dict.fromkeys(sorted(dynamic), (1.0, 0)), **self.grids}
         weights = [c.weight.name for c in self.found]
-        fastest = {r: form for ways in self.ways for r, form in ways[0].items()}
-        glue = [op.results[0].name for op in self.place(fastest).glue]
+        glue = [op.results[0].name for op in self._fastest.glue]
         samples = max(self._few, affordable(self.module, self.ctx, 1 + ROUNDS, most=_TOGETHER))
         return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
 
@@ -134,18 +133,35 @@ class _Work:
         return self.probe.damage(weights, coded, dynamic - set(coded))
 
     def alone(self, site: int, option: int) -> float:
-        total = self._of_weights[site]
-        for reader, form in self.ways[site][option].items():
-            if form in ("static", "dynamic"):
-                name = _data(reader).name
-                total += self._of_data[form].get(name, 0.0) / max(1, self._readers[name])
+        forms = self.ways[site][option]
+        total = self._of_weights[site] if forms else 0.0
+        for reader, form in forms.items():
+            if form == "static":
+                total += sum(self._static[name] / owners for name, owners in self._owned[reader.op].items())
+            elif form == "dynamic":
+                value = _data(reader)
+                total += self._dynamic[value.name] / self._dynamic_readers[value.name]
         return total
 
     @cached_property
-    def _readers(self) -> Counter[str]:
-        """How many of the weighted ops may read a value in codes."""
-        integer = [r for c in self.found for r, forms in c.forms.items() if "static" in forms or "dynamic" in forms]
-        return Counter(_data(r).name for r in integer)
+    def _fastest(self) -> Placement:
+        return self.place({r: form for ways in self.ways for r, form in ways[0].items()})
+
+    @cached_property
+    def _owned(self) -> Mapping[Op, Mapping[str, int]]:
+        """For every op that may be static the values with grids that it owns, and how many own them."""
+        static = [r.op for ways in self.ways for way in ways for r, form in way.items() if form == "static"]
+        owned: dict[Op, dict[str, int]] = {op: {} for op in static}
+        for value, found in owners(self._fastest, owned).items():
+            for op in found if value.name in self.grids else ():
+                owned[op][value.name] = len(found)
+        return owned
+
+    @cached_property
+    def _dynamic_readers(self) -> Counter[str]:
+        """How many weighted ops may read a value in codes found on the run."""
+        readers = dict.fromkeys(r for ways in self.ways for way in ways for r, form in way.items() if form == "dynamic")
+        return Counter(_data(r).name for r in readers)
 
     @cached_property
     def _of_weights(self) -> dict[int, float]:
@@ -158,24 +174,17 @@ class _Work:
         return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED)
 
     @cached_property
-    def _of_data(self) -> dict[Form, dict[str, float]]:
-        """The damage of the rounded data of every form that rounds them."""
-        return {
-            "static": shares(self._read_as("static"), self._static, self.budget * _UNRESOLVED),
-            "dynamic": shares(self._read_as("dynamic"), self._dynamic, self.budget * _UNRESOLVED),
-        }
+    def _static(self) -> dict[str, float]:
+        """The damage of every value on its grid."""
+        names = list(dict.fromkeys(name for owned in self._owned.values() for name in owned))
+        measure = lambda some: self.probe.damage(activations=some, samples=self._few)  # noqa: E731
+        return shares(names, measure, self.budget * _UNRESOLVED)
 
-    def _read_as(self, form: Form) -> list[str]:
-        """The values whose readers may take a form; static ones need a grid."""
-        ways = (way for ways in self.ways for way in ways)
-        names = dict.fromkeys(_data(r).name for way in ways for r, found in way.items() if found == form)
-        return [n for n in names if form == "dynamic" or n in self.grids]
-
-    def _static(self, names: Sequence[str]) -> float:
-        return self.probe.damage(activations=names, samples=self._few)
-
-    def _dynamic(self, names: Sequence[str]) -> float:
-        return self.probe.damage(dynamic=names, samples=self._few)
+    @cached_property
+    def _dynamic(self) -> dict[str, float]:
+        """The damage of every value on grids found on the run."""
+        measure = lambda some: self.probe.damage(dynamic=some, samples=self._few)  # noqa: E731
+        return shares(list(self._dynamic_readers), measure, self.budget * _UNRESOLVED)
 
     def _rounded(self, site: int) -> Array:
         """The weight as its codes say it."""
