@@ -341,6 +341,21 @@ def bench(
 
 
 @app.command()
+def doctor(to: To = "ort(cpu)", json: Json = False) -> None:
+    """Show what is installed, what this machine has, and what the runtime makes faster here."""
+    from .backends.doctor import examine  # not through commands: it must run where others cannot be imported
+
+    found = examine(to, version=__version__)
+    if json:
+        typer.echo(json_text(found))
+    else:
+        from .backends import doctor_view as view
+        from .backends.report import terminal
+
+        view.show(found, terminal())
+
+
+@app.command()
 def calibrate(
     to: To = "ort(cpu)",
     output: Annotated[

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .backends import artifact
 from .backends.calibrate import FULL, QUICK
 from .backends.calibrate import calibrate as measure_costs
@@ -16,6 +17,7 @@ from .backends.checks import Judge, time_files
 from .backends.checks import compare as compare_files
 from .backends.compare import compare as compare_reports
 from .backends.costs import CostTable, cache_path, write
+from .backends.doctor import examine
 from .backends.inspect import facts
 from .backends.measure import environment
 from .backends.runner import OrtRunner
@@ -221,6 +223,11 @@ def calibrate(
     table = measure_costs(target, QUICK if quick else FULL, advance=advance)
     write(table, path)
     return path, table
+
+
+def doctor(to: str = "ort(cpu)") -> dict[str, Any]:
+    """What is installed, what this machine has, and what the runtime makes faster here, measured in about a second."""
+    return examine(to, version=__version__)
 
 
 def _judge(

@@ -58,12 +58,30 @@ def float_product(depth: int, width: int) -> bytes:
 def static_product(depth: int, width: int, *, signed: bool = False) -> bytes:
     """The rounding of the input and the product of its codes; `signed`: codes of the input from -128 on."""
     zero = np.asarray(0, np.int8) if signed else _GRID["x_zero"]
-    weights = {"w": _codes(np.int8, depth, width), "w_scale": np.full(width, 1e-3, np.float32)}
+    weights: dict[str, Array] = {"w": _codes(np.int8, depth, width), "w_scale": np.full(width, 1e-3, np.float32)}
+    return _static(depth, weights, zero)
+
+
+def _static(depth: int, weights: Mapping[str, Array], zero: Array) -> bytes:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["codes"]),
         helper.make_node("MatMulIntegerToFloat", ["codes", "w", "x_scale", "w_scale", "x_zero"], ["y"], domain=_MS),
     ]
-    return _model(nodes, (TensorProto.FLOAT, ("M", depth)), weights | _GRID | {"x_zero": zero}, TensorProto.FLOAT)
+    tensors = {**weights, **_GRID, "x_zero": zero}
+    return _model(nodes, (TensorProto.FLOAT, ("M", depth)), tensors, TensorProto.FLOAT)
+
+
+def loud_product(depth: int, width: int) -> tuple[bytes, float]:
+    """A static product of the largest codes, for inputs beyond the grid; and the number that every result must be.
+
+    Two products of 255 and 127 do not fit into 16 bits: kernels that add pairs there saturate.
+    """
+    weights: dict[str, Array] = {
+        "w": np.full((depth, width), 127, np.int8),
+        "w_scale": np.full(width, 1e-3, np.float32),
+    }
+    data = _static(depth, weights, _GRID["x_zero"])
+    return data, depth * (255 - _MIDDLE) * 127 * float(_STEP) * 1e-3
 
 
 def dynamic_product(depth: int, width: int) -> bytes:

@@ -72,10 +72,10 @@ def count(number: float | str | None) -> str:
 
 
 def terminal() -> Console:
-    """Where reports are printed: as wide as the terminal, or wide enough for tables in a log."""
+    """Where reports are printed: as wide as the terminal, or wide enough for tables in a log. `[x]` is only text."""
     from rich.console import Console
 
-    return Console(width=shutil.get_terminal_size((_LOG_WIDTH, 0)).columns, highlight=False)
+    return Console(width=shutil.get_terminal_size((_LOG_WIDTH, 0)).columns, highlight=False, markup=False)
 
 
 def change(before: object, after: object) -> str:
