@@ -201,6 +201,23 @@ def test_levels_share_runs_in_deep_models(monkeypatch: pytest.MonkeyPatch) -> No
     assert [len(g) for g in refining._groups(sites, None)] == [2, 1]
 
 
+@pytest.mark.parametrize("runs", [1, 2, 1000])
+def test_weights_that_share_a_run_do_not_make_up_for_errors_that_go(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deep residual net: fitted to what weights in front of them did before these were refined, later weights would
+    add that error instead of taking it off."""
+    monkeypatch.setattr(refining, "RUNS", runs)
+    net = Layers(3)
+    h = net.input("x", F32, "N", 32)
+    for _ in range(12):
+        h = net.op("Add", [h, net.linear(net.relu(net.linear(h, 32, 32)), 32, 32)])
+    module = net.done(net.linear(h, 32, 8))
+    quantized = rounded(module)
+    feeds, ctx = inputs(), Context(data=Samples(inputs(600, 0)), runner=OrtRunner())
+    wanted = run(module, feeds)
+    twin, _ = refined(quantized, module, ctx)
+    assert relative(wanted, run(twin, feeds)) < 0.5 * relative(wanted, run(quantized, feeds))
+
+
 def test_samples_that_grids_clip_do_not_spoil_the_others() -> None:
     """One image in thirty is huge; ranges of the average image clip it. Weights do not make up for that."""
     net = Layers()

@@ -91,24 +91,30 @@ def _groups(sites: Sequence[Site], memory: int | None) -> Iterator[list[Site]]:
 
 
 def _stream(module: Module, source: Module, sites: Sequence[Site], solvers: Sequence[Solver], ctx: Context) -> None:
-    """Show every solver the rows of its readers."""
+    """Show every solver the rows of its readers.
+
+    Behind the first level the weights in front are refined after this run, and what they do to x' changes: a weight
+    fitted to make up for it would be fitted to errors that are gone. There t is W x', as where activations are codes.
+    """
     samples, runner = sources(ctx)
+    first = min(s.level for s in sites)
     readers: list[tuple[Reader, Solver, Array, bool]] = []
     for site, solver in zip(sites, solvers):
         turned = np.swapaxes(site.float_matrix(), 1, 2)
-        readers += [(reader, solver, turned, site.fixed) for reader in site.readers]
+        own_target = site.fixed or site.level > first
+        readers += [(reader, solver, turned, own_target) for reader in site.readers]
     own = tuple(dict.fromkeys(r.linear.data.name for r, *_ in readers))
-    theirs = tuple(dict.fromkeys(r.whole.data.name for r, _, _, fixed in readers if not fixed))
+    theirs = tuple(dict.fromkeys(r.whole.data.name for r, _, _, own_target in readers if not own_target))
     models = [runner.prepare(model, taps) for model, taps in ((module, own), (source, theirs)) if taps]
     rng = ctx.rng("refine", *(s.name for s in sites))
     batch = batch_size(ctx, module, source)
     for got, *wanted in stream(samples, batch, models, ctx.progress):
-        for reader, solver, turned, fixed in readers:
+        for reader, solver, turned, own_target in readers:
             data = got[reader.linear.data.name]
             wish = rows_per_sample(turned.shape[1], len(samples)) * batch
             picked = pick(rng, reader.linear.count(data), wish)
             rows = reader.linear.rows(data, picked)
-            before = rows if fixed else reader.whole.rows(wanted[0][reader.whole.data.name], picked)
+            before = rows if own_target else reader.whole.rows(wanted[0][reader.whole.data.name], picked)
             solver.update(rows, before.astype(np.float32, copy=False) @ turned)
 
 
