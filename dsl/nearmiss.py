@@ -43,17 +43,21 @@ def argument_advice(step: str, word: str, known: Iterable[str]) -> str:
     return _ARGUMENTS.get((step, word)) or near(word, known)
 
 
-def no_match(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:
-    """Why nothing matched: one diagnostic for each part that matches nothing by itself, or one for the whole."""
+def unmatched(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:
+    """One diagnostic for each part of a selector that matches nothing by itself."""
     alone = [part for part in leaves(selector) if not any(map(predicate(part), sites))]
-    if alone:
-        return [_nothing(part, sites) for part in alone]
+    return [_nothing(part, sites) for part in dict.fromkeys(alone)]
+
+
+def no_match(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:
+    """Why nothing matches all of a selector although each of its parts matches something."""
     return [
         Diagnostic(
             Code.NO_MATCH,
             f"nothing matches {selector_text(selector)}",
             selector.span,
             label="no operator matches all of this",
+            help="loosen one of its parts",
             note="; ".join(
                 f"{selector_text(part)} alone matches {sum(map(predicate(part), sites))}" for part in leaves(selector)
             ),

@@ -13,11 +13,11 @@ from ..ir.errors import Code, Diagnostic, MlcError
 from ..passes import registry
 from ..passes.base import EVERYWHERE, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
-from .build import Limit, Repeat, Step
+from .build import Limit, Repeat, Step, steps_of
 from .data import Data
 from .loops import Loop, Part, Parts, flat
 from .recipe import Recipe
-from .scopes import resolve
+from .scopes import check_parts, resolve
 from .sites import sites_of
 from .source import file_text, read_source
 
@@ -88,10 +88,11 @@ class Program:
         return self.decides or any(step.action.learns for step in self.steps)
 
     def check_scopes(self, module: Module) -> None:
-        """Refuse a selector that matches nothing in the model, before any work."""
-        for step in self.steps:
-            if step.scope is not None:
-                step.scope(module)
+        """Refuse a selector that matches nothing in the model, or has a part that does, before any work."""
+        sites = tuple(sites_of(module))
+        for step in steps_of(self.recipe.steps) if self.recipe is not None else ():
+            check_parts(step, sites)
+            resolve(step, sites)
 
     def file_text(self) -> str:
         return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"

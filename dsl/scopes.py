@@ -9,7 +9,7 @@ from ..ir.errors import MlcError
 from ..passes.base import EVERYWHERE, Scope
 from . import syntax as ast
 from .build import Step
-from .nearmiss import no_match
+from .nearmiss import no_match, unmatched
 from .print import selector as selector_text
 from .selectors import Site, predicate
 
@@ -22,8 +22,20 @@ def select(selector: ast.Selector, sites: Iterable[_S]) -> tuple[_S, ...]:
     test = predicate(selector)
     found = tuple(site for site in everything if test(site))
     if not found:
-        raise MlcError(no_match(selector, everything))
+        raise MlcError(unmatched(selector, everything) or no_match(selector, everything))
     return found
+
+
+def check_parts(step: Step, sites: Iterable[Site]) -> None:
+    """Refuse a selector with a part that matches nothing in the model as it came.
+
+    `A or B` where nothing is called B is a mistyped B, and so is `not B`: what they select is not what was meant. Later
+    steps may well use up all that a part selects, which is no mistake.
+    """
+    everything = tuple(sites)
+    idle = [d for s in (step.scope.on, step.scope.but) if s is not None for d in unmatched(s, everything)]
+    if idle:
+        raise MlcError(idle)
 
 
 def resolve(step: Step, sites: Iterable[Site]) -> Scope:

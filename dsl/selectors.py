@@ -85,7 +85,7 @@ def predicate(selector: ast.Selector) -> Predicate:
 
 def check_selector(selector: ast.Selector) -> list[Diagnostic]:
     """Mistakes that can be seen without a model."""
-    return [d for part in leaves(selector, wanted=False) for d in _check_leaf(part)]
+    return [d for part in leaves(selector) for d in _check_leaf(part)]
 
 
 # ---- matching --------------------------------------------------------------------------------------------
@@ -110,15 +110,15 @@ def _test(node: ast.Test) -> Predicate:
     return holds
 
 
-def leaves(selector: ast.Selector, *, wanted: bool = True) -> Iterator[ast.Selector]:
-    """The parts without and, or and not; with `wanted`, only those that must match something."""
+def leaves(selector: ast.Selector) -> Iterator[ast.Selector]:
+    """The parts without and, or and not."""
     if isinstance(selector, ast.AllOf | ast.AnyOf):
         for part in selector.parts:
-            yield from leaves(part, wanted=wanted)
-    elif not isinstance(selector, ast.Not):
+            yield from leaves(part)
+    elif isinstance(selector, ast.Not):
+        yield from leaves(selector.part)
+    else:
         yield selector
-    elif not wanted:
-        yield from leaves(selector.part, wanted=wanted)
 
 
 # ---- checking --------------------------------------------------------------------------------------------

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import recipes
 from kit.recipes import PASSES
+from kit.two_layers import two_layers
 
+import mlc
 from mlc.dsl import syntax as ast
 from mlc.dsl.build import Step
 from mlc.dsl.parser import parse
 from mlc.dsl.recipe import Recipe
-from mlc.dsl.scopes import resolve, select
+from mlc.dsl.scopes import check_parts, resolve, select
 from mlc.dsl.selectors import check_selector, predicate
 from mlc.dsl.sites import OpSite
 from mlc.ir.core import Loc, Op
@@ -184,6 +187,31 @@ def test_scopes_resolve_to_names() -> None:
     for miss in ('prune on "x"', 'prune except "x"'):
         with pytest.raises(MlcError, match="nothing matches"):
             resolve(_step(miss), SITES)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('prune on Conv or "hed"', 'nothing matches "hed"'),
+        ("prune on (Conv or Gem) and size > 1B", "did you mean 'Gemm'"),
+        ('prune on Conv and not "hed"', 'nothing matches "hed"'),
+        ("prune except Conv or LSTM", "nothing matches LSTM"),
+    ],
+)
+def test_a_part_that_matches_nothing_is_told_before_any_work(text: str, said: str) -> None:
+    """The rest of the selector matches something: without this the typo would be silent."""
+    step = _step(text)
+    assert resolve(step, SITES)  # as it is in the middle of a recipe, where earlier steps may have used it up
+    with pytest.raises(MlcError) as caught:
+        check_parts(step, SITES)
+    assert [d.code for d in caught.value.diagnostics] == [Code.NO_MATCH]
+    assert said in str(caught.value)
+
+
+def test_a_compilation_checks_the_parts(tmp_path: Path) -> None:
+    with pytest.raises(MlcError, match='nothing matches "fc3"'):
+        mlc.compile(two_layers(tmp_path), 'int4 on "fc1" or "fc3"')
+    assert mlc.compile(two_layers(tmp_path), 'int4 on "fc1" or "fc2"', check="none").report["steps"][0]["done"]
 
 
 def test_nodes_without_a_name_can_be_selected() -> None:
