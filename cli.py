@@ -408,6 +408,17 @@ def check_data(
         view.show(found, terminal())
 
 
+@data_app.command("sources")
+def data_sources(
+    name: Annotated[str | None, typer.Argument(help="one source", show_default=False)] = None,
+) -> None:
+    """List what samples are read from, or describe one source with its arguments."""
+    from . import commands
+
+    for line in commands.describe_sources(name):
+        typer.echo(line)
+
+
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:

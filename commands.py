@@ -24,7 +24,7 @@ from .backends.runner import OrtRunner
 from .backends.targets import parse_target
 from .compiler import PathLike, Result, compile, load, model_path
 from .dsl.data import open_data
-from .dsl.describe import describe, list_passes
+from .dsl.describe import describe, describe_source, list_passes, list_sources
 from .dsl.describe import explain as explain_recipe
 from .dsl.files import read_file
 from .dsl.format import formatted
@@ -91,6 +91,10 @@ def init(model: PathLike, output: Path | None = None, *, force: bool = False) ->
     nbytes = module.source.nbytes if module.source is not None else 0
     artifact.replace_text(path, propose(module, place, nbytes))
     return path
+
+
+def describe_sources(name: str | None) -> list[str]:
+    return list(list_sources() if name is None else describe_source(name))
 
 
 def describe_passes(name: str | None) -> list[str]:

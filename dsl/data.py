@@ -31,7 +31,7 @@ from .expand import expand
 from .names import Names
 from .parser import parse
 from .print import expression
-from .signature import Catalog, Parameter, Signature, signature_of
+from .signature import Catalog, Signature, signature_of
 from .values import near, what
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\(")
@@ -159,11 +159,6 @@ def _signature(name: str) -> Signature:
     own, shared = (signature_of(c).parameters.values() for c in (SOURCES[name], Selection))
     ordered = sorted((*own, *shared), key=lambda p: not p.positional)
     return Signature(name, {p.name: p for p in ordered})
-
-
-def parameters(name: str) -> Mapping[str, Parameter]:
-    """What a source takes, for help texts."""
-    return _signature(name).parameters
 
 
 #: The sources as a catalog, so that the checker of recipes reads their arguments as those of passes.

@@ -1,4 +1,4 @@
-"""What steps are and accept, in words: the text behind `mlc passes` and `mlc explain`."""
+"""What steps and data sources are and accept: the text behind `mlc passes`, `mlc data sources` and `mlc explain`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from ..frontends.data.source import Selection
+from ..frontends.data.table import SOURCES
 from ..ir.errors import Code, MlcError, error
 from ..ir.options import format_value
 from ..passes import registry
-from ..passes.base import Pass
 from .executable import refusals
 from .nearmiss import step_advice
 from .recipe import check
 from .source import read_source
 from .syntax import Call, Ref, walk
+from .values import near
 
 
 def list_passes() -> Iterator[str]:
@@ -42,11 +44,29 @@ def describe(name: str) -> Iterator[str]:
         yield f"needs: {', '.join(sorted(n.value for n in found.needs))}"
     if found.after:
         yield f"comes after: {', '.join(found.after)}"
-    fields = dataclasses.fields(found)
-    if fields:
+    if dataclasses.fields(found):
         yield "arguments:"
-    for field in fields:
-        yield f"  {field.name:<{max(len(f.name) for f in fields)}}  {_argument(field)}"
+    yield from _arguments(found, free="left to mlc")
+
+
+def list_sources() -> Iterator[str]:
+    """One line per data source: name and the first line of its documentation."""
+    width = max(map(len, SOURCES))
+    yield from (f"{name:<{width}}  {_summary(source)}" for name, source in SOURCES.items())
+
+
+def describe_source(name: str) -> Iterator[str]:
+    """A data source with its arguments and those of every source. Errors: WRONG_KIND with the nearest name."""
+    if name not in SOURCES:
+        raise error(Code.WRONG_KIND, f"'{name}' is no data source", help=near(name, SOURCES) or "see mlc data sources")
+    yield name
+    yield ""
+    yield from (line.strip() for line in (SOURCES[name].__doc__ or "").strip().splitlines())
+    yield ""
+    yield "arguments:"
+    yield from _arguments(SOURCES[name], free="none")
+    yield "arguments of every source:"
+    yield from _arguments(Selection, free="none")
 
 
 def explain(recipe: str, *, stdin: TextIO) -> Iterator[str]:
@@ -63,11 +83,18 @@ def explain(recipe: str, *, stdin: TextIO) -> Iterator[str]:
     yield from (refused.message for refused in refusals(checked.expanded))
 
 
-def _summary(found: type[Pass]) -> str:
+def _summary(found: type) -> str:
     return (found.__doc__ or "").strip().splitlines()[0]
 
 
-def _argument(field: dataclasses.Field[Any]) -> str:
+def _arguments(found: Any, *, free: str) -> Iterator[str]:
+    """A line for each field; `free` says what it means that none is given."""
+    fields = dataclasses.fields(found)
+    width = max((len(f.name) for f in fields), default=0)
+    yield from (f"  {field.name:<{width}}  {_argument(field, free)}" for field in fields)
+
+
+def _argument(field: dataclasses.Field[Any], free: str) -> str:
     meta = field.metadata
     unit = meta["unit"]
     parts = [meta["doc"] + (" (needs no name)" if meta["positional"] else "")]
@@ -75,5 +102,7 @@ def _argument(field: dataclasses.Field[Any]) -> str:
         parts.append("one of " + ", ".join(map(str, meta["choices"])))
     if meta["low"] is not None and meta["high"] is not None:
         parts.append(f"{format_value(meta['low'], unit)} to {format_value(meta['high'], unit)}")
-    default = "left to mlc" if field.default is None else format_value(field.default, unit)
+    if field.default is dataclasses.MISSING:
+        return "; ".join([*parts, "required"])
+    default = free if field.default is None else format_value(field.default, unit)
     return "; ".join([*parts, f"default {default}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from kit.golden import same
 from kit.two_layers import two_layers
 
 from mlc.cli import run
+from mlc.frontends.data.source import Selection
+from mlc.frontends.data.table import SOURCES
 
 GOLDEN = Path(__file__).parent / "golden" / "data" / "check.txt"
 
@@ -104,6 +107,21 @@ def test_the_first_wrong_sample_is_exit_2(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "input 'x' holds NaN\n  --> sample 17 of 'd.npz'" in captured.err
+
+
+def test_sources_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "sources"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(SOURCES)
+    for name, source in SOURCES.items():
+        assert run(["data", "sources", name]) == 0
+        shown = capsys.readouterr().out
+        for field in (*fields(source), *fields(Selection)):  # type: ignore[arg-type]
+            (line,) = (line for line in shown.splitlines() if line.startswith(f"  {field.name} "))
+            assert field.metadata["doc"] in line
+            assert ("required" in line) == (field.default is MISSING)
+    assert run(["data", "sources", "image"]) == 2
+    assert "did you mean 'images'?" in capsys.readouterr().err
 
 
 def test_every_command_that_takes_data_takes_sources(capsys: pytest.CaptureFixture[str]) -> None:
