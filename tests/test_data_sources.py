@@ -20,7 +20,7 @@ from mlc.frontends.data.source import natural
 from mlc.frontends.data.table import SOURCES
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
-from mlc.ir.types import tensor
+from mlc.ir.types import SequenceType, tensor
 
 GOLDEN = Path(__file__).parent / "golden" / "data" / "errors.txt"
 ONE = {"x": tensor(DType.F32, "N", 3, 4)}
@@ -262,6 +262,14 @@ def _corrupt() -> str:
     return "d.npz"
 
 
+def _archive() -> str:
+    """A file that is named like an array and is an archive."""
+    path = put_apart({"x": X})
+    np.savez("other.npz", x=X)
+    Path("other.npz").rename(Path(path, "x", "4.npy"))
+    return path
+
+
 def _nan(index: int) -> dict[str, Any]:
     arrays = values()
     arrays["x"][index, 1, 1] = np.nan
@@ -287,6 +295,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "no file": (ONE, lambda: "none.npz"),
     "no folder": (ONE, lambda: 'npy("none")'),
     "empty folder": (ONE, lambda: str(Path("empty").mkdir() or "empty")),
+    "empty folder of arrays": (ONE, lambda: str(Path("empty").mkdir() or 'npy("empty")')),
     "unknown kind": (ONE, lambda: str(Path("x.bin").write_bytes(b"x") and "x.bin")),
     "no archive": (ONE, lambda: str(Path("x.npz").write_bytes(b"PK") and "x.npz")),
     "ends early": (ONE, _cut),
@@ -298,6 +307,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "arrays: objects": (ONE, lambda: {"x": [None]}),
     "arrays: a number": (ONE, lambda: {"x": 3.0}),
     "arrays: no input": (ONE, lambda: {"z": X, "w": X}),
+    "an input of strings": ({"x": tensor(DType.STR, "N")}, _rows(x=X)),
+    "an input of sequences": ({"x": SequenceType(ONE["x"])}, _rows(x=X)),
+    "a sample that is an archive": (ONE, _archive),
     "function module": (ONE, lambda: 'python("no.such.module:rows")'),
     "function name": (ONE, lambda: 'python("rows")'),
     "function returns nothing": (ONE, _function("    pass\n")),
@@ -329,6 +341,20 @@ def test_an_iterator_that_is_used_up_is_told() -> None:
     )
     with pytest.raises(MlcError, match="yields 0 samples now, and yielded 3 before"):
         open_data("mine.py:rows", ONE)
+
+
+def test_what_can_be_iterated_again_is_kept_and_generators_are_called_again() -> None:
+    Path("mine.py").write_text(
+        "import numpy as np\nCALLS = []\n"
+        "def rows():\n    CALLS.append('list')\n    return [{'x': np.zeros((3, 4), 'f')}] * 3\n"
+        "def stream():\n    CALLS.append('stream')\n    yield from rows()\n"
+    )
+    for name in ("rows", "stream"):
+        data = open_data(f"mine.py:{name}", ONE)
+        for _ in range(4):
+            assert len(list(data.batches())) == 3
+        calls = data.stream._function.__globals__["CALLS"]  # type: ignore[attr-defined]
+        assert len(calls) == 1 if name == "rows" else calls.count("stream") > 4
 
 
 def test_a_file_may_define_dataclasses_and_import_its_neighbours(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Samples from a function of the user's: called anew for every pass, it returns an iterable of dicts of arrays."""
+"""Samples from a function of the user's, which returns an iterable of dicts of arrays.
+
+What can be iterated again (a list, a data loader) is kept; for anything else the function is called for every pass.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _DICTS = "yield a dict of arrays for each sample, with the input names as keys"
 
 @dataclass(frozen=True)
 class Python(Source):
-    """What a function yields: a dict of arrays for each sample. The function is called anew for every pass."""
+    """What a function yields: a dict of arrays for each sample."""
 
     name: ClassVar[str] = "python"
     function: str = option(unit="str", positional=True, doc="`module:function` or `file.py:function`; it is executed")
@@ -59,6 +62,7 @@ class PythonStream(Stream):
         self.title = title
         self._function, self._inputs, self._labels = function, inputs, labels
         self._counted: dict[int | None, int] = {}
+        self._kept: Iterable[Any] | None = None
 
     def count(self, limit: int | None = None) -> int:
         """Counted in one pass over the samples, if what the function returns has no length."""
@@ -103,11 +107,12 @@ class PythonStream(Stream):
             yield item
 
     def _call(self) -> Iterable[Any]:
-        found = self._function()
+        found = self._kept if self._kept is not None else self._function()
         if not isinstance(found, Iterable) or isinstance(found, Mapping | str | bytes):
             raise bad(
                 f"the function returns a {type(found).__name__}, which is no iterable of samples", self.title, _DICTS
             )
+        self._kept = None if isinstance(found, Iterator) else found
         return found
 
     @contextmanager

@@ -146,7 +146,7 @@ class Samples:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the source."""
-        return self.stream.digest(self._limit)
+        return self.stream.sha256(self._limit)
 
     def facts(self) -> dict[str, Any]:
         """What the samples are, for reports."""

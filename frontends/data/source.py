@@ -74,6 +74,13 @@ class Stream(ABC):
     def digest(self, limit: int | None = None) -> str:
         """SHA-256 of what the samples (or the first `limit`) are made from; the data is streamed."""
 
+    def sha256(self, limit: int | None = None) -> str:
+        """The digest, computed once: the parts of a split share their stream."""
+        known: dict[int | None, str] = vars(self).setdefault("_known", {})
+        if limit not in known:
+            known[limit] = self.digest(limit)
+        return known[limit]
+
     def where(self, index: int, detail: str = "") -> str:
         return f"sample {index} of {self.title!r}" + (f": {detail}" if detail else "")
 
