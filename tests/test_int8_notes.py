@@ -13,9 +13,10 @@ from kit.samples import Samples
 import mlc
 from mlc.backends.runner import OrtRunner
 from mlc.backends.targets import parse_target
-from mlc.ir.core import Module
+from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
 from mlc.passes.base import Context
+from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.int8.int8 import Int8
 
 TARGET = parse_target("ort(cpu, isa=vnni)")
@@ -100,3 +101,21 @@ def test_an_artifact_that_verify_would_refuse_is_warned_of(tmp_path: Path) -> No
     good = mlc.compile(module, "fp16", **settings).report
     assert good["checks"]["cosine"] > 0.99
     assert not any("mlc verify" in warning for warning in good["warnings"])
+
+
+@pytest.mark.parametrize("equalized", [False, True])
+def test_uneven_channels_are_named_where_they_hurt(equalized: bool) -> None:
+    """Channels of one layer that differ by 1000x share the grid of their activations: `equalize` is what helps."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 3, 8, 8)
+    spread = np.geomspace(1, 1e4, 16).astype(np.float32)
+    uneven = net.const(net.draw(16, 3, 3, 3) * spread[:, None, None, None], "uneven")
+    attrs = {"kernel_shape": Ints((3, 3)), "pads": Ints((1,) * 4)}
+    h = net.relu(net.op("Conv", [x, uneven], attrs=attrs))
+    after = net.const(net.draw(16, 16, 3, 3) / spread[None, :, None, None], "after")
+    module = net.done(net.op("Conv", [h, after], attrs=attrs))
+    images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    ctx = Context(data=Samples({"x": images}), runner=OrtRunner(), dims={"N": 1})
+    ready = Equalize()(module, ctx) if equalized else module
+    notes = " ".join(Int8()(ready, ctx).history[-1].notes)  # type: ignore[attr-defined]
+    assert ("more than 100x: 1, e.g. uneven;" in notes) == (not equalized)

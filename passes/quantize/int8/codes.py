@@ -22,6 +22,16 @@ def symmetric(bits: int, axis: int | None) -> QSpec:
     return QSpec(bits, signed=True, symmetric=True, axis=axis)
 
 
+def largest_of_channels(constant: Constant, axis: int | None) -> Array:
+    """The largest magnitude in each index of `axis` (None: one for all) of a constant of finite floats."""
+    layout = _Layout.of(constant, axis)
+    most = np.zeros(layout.channels, np.float32)
+    for piece in layout.pieces(constant):
+        at = piece.channels
+        most[at] = np.maximum(most[at], np.abs(piece.x).max(axis=(0, 2), initial=0))
+    return most
+
+
 def quantize_channels(
     constant: Constant, axis: int | None, bits: int, *, least: Array | None = None, scale_type: DType = DType.F32
 ) -> Quantized:
@@ -31,10 +41,7 @@ def quantize_channels(
     (scale of the data) x (scale of the weight) must fit 32 bits.
     """
     spec, layout = symmetric(bits, axis), _Layout.of(constant, axis)
-    most = np.zeros(layout.channels, np.float32)
-    for piece in layout.pieces(constant):
-        at = piece.channels
-        most[at] = np.maximum(most[at], np.abs(piece.x).max(axis=(0, 2), initial=0))
+    most = largest_of_channels(constant, axis)
     if least is not None:
         most = np.maximum(most, least * np.float32(spec.qmax))
     scale, _ = grid(-most, most, spec, scale_type=scale_type)

@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from ....ir.core import Module, Op, Value
-from ...base import Context, SkipCode, Skipped
+from ...base import Context, PassReport, SkipCode, Skipped
 from ...ports import Form
 from ..weights import Reader
+from .codes import largest_of_channels
 from .forms import Forms, by_kernels, next_form
 from .grids import Calibration, calibrate, probed
 from .measured import by_damage
@@ -23,6 +24,11 @@ _KEPT = "its 8-bit forms would do more damage to the outputs than the option 'da
 _NO_GAIN = "codes would be neither faster nor smaller"
 _NOTABLE = 0.01  # what other steps may do to the outputs, and what `mlc verify` accepts
 _TOLD = "damage to the worst output on probed samples: {:.2%} (1 - cosine); damage=1% would leave more in floats"
+_UNEVEN = 100.0  # times the largest number of another channel
+_EQUALIZE = (
+    "weights whose channels differ by more than 100x: {}, e.g. {}; activations of such channels share one grid: "
+    "'equalize' in front of int8 evens out what it can"
+)
 _NOT_FINITE = "what it reads or makes is not finite, or was always empty, on the calibration data"
 
 
@@ -152,11 +158,20 @@ class _Decider:
         self.notes += made.choice.notes
         if made.choice.damage > _NOTABLE:
             self.notes.append(_TOLD.format(made.choice.damage))
+        if made.choice.damage > _NOTABLE or len(made.forms) < sum(len(c.forms) for c in found):
+            self._advise(found)
         for candidate in found:
             saves = candidate.bytes_after < candidate.constant.nbytes
             code, why = (SkipCode.HURTS, _KEPT) if saves else (SkipCode.TOO_SMALL, _NO_GAIN)
             self.skipped += [Skipped(r.site, code, why) for r in candidate.forms if r not in made.forms]
         return dict(made.forms)
+
+    def _advise(self, found: Sequence[Candidate]) -> None:
+        """Where damage is felt, say what evens out channels that cause it."""
+        equalized = any(isinstance(r, PassReport) and r.name == "equalize" for r in self.module.history)
+        uneven = [c.weight.name for c in found if _may_be_static(c) and _spread(c) > _UNEVEN]
+        if uneven and not equalized:
+            self.notes.append(_EQUALIZE.format(len(uneven), uneven[0]))
 
     def _covered(self, candidate: Candidate) -> dict[Reader, tuple[Form, ...]]:
         """The forms of a candidate's readers, without the static one where no grid covers the data."""
@@ -164,3 +179,14 @@ class _Decider:
             reader: tuple(f for f in possible if f != "static" or not touches(reader.op, self.beyond))
             for reader, possible in candidate.forms.items()
         }
+
+
+def _may_be_static(candidate: Candidate) -> bool:
+    return any("static" in forms for forms in candidate.forms.values())
+
+
+def _spread(candidate: Candidate) -> float:
+    """The largest magnitude of the widest channel over that of the narrowest; channels of zeros do not count."""
+    most = largest_of_channels(candidate.constant, candidate.axis)
+    seen = most[most > 0]
+    return float(seen.max() / seen.min()) if seen.size else 1.0
