@@ -124,6 +124,14 @@ def test_sources_are_listed_and_described(capsys: pytest.CaptureFixture[str]) ->
     assert "did you mean 'images'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [[], ["chek"], ["check"], ["check", "net.onnx"], ["check", "net.onnx", "--dta", "x"]]
+)
+def test_a_wrong_command_line_is_told_where_to_read(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", *arguments]) == 2
+    assert "= help: see mlc data --help" in capsys.readouterr().err
+
+
 def test_every_command_that_takes_data_takes_sources(capsys: pytest.CaptureFixture[str]) -> None:
     put("d.npz")
     Path("rows.py").write_text(

@@ -313,6 +313,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "function module": (ONE, lambda: 'python("no.such.module:rows")'),
     "function name": (ONE, lambda: 'python("rows")'),
     "function returns nothing": (ONE, _function("    pass\n")),
+    "function returns a dict": (ONE, _function("    return {'x': np.zeros((3, 4), 'f')}\n")),
     "function yields tuples": (ONE, _function("    yield 1, 2\n")),
     "function forgets an input": (TWO, _function("    yield {'ids': np.ones(3, int)}\n")),
     "function raises": (ONE, _function("    yield {'x': np.zeros((3, 4), 'f')}\n    raise KeyError('lost')\n")),

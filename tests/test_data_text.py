@@ -31,9 +31,10 @@ def save(**settings: Any) -> None:
     """tokenizer.json: words between spaces, [CLS] text [SEP]; pads by default to 128 with [PAD], as many exports do."""
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, unk_token="[UNK]"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
+    if settings.get("frame", True):
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        )
     if settings.get("padding", True):
         made.enable_padding(length=128, pad_id=0, pad_token="[PAD]")
     if "truncation" in settings:
@@ -155,6 +156,13 @@ def test_each_mistake_is_one_error(case: str, update_golden: bool) -> None:
         list(open_data(f'text("{file}"{given}{arguments})', inputs).batches())
     assert len(caught.value.diagnostics) == 1
     same(GOLDEN, case, str(caught.value), update=update_golden)
+
+
+def test_text_without_tokens() -> None:
+    save(frame=False)
+    Path("t.txt").write_text("a\n\u3000\n", encoding="utf-8")  # a space that only Unicode knows
+    with pytest.raises(MlcError, match=r"the text has no tokens[\s\S]*sample 1 of 't.txt': line 2"):
+        rows()
 
 
 def test_a_tokenizer_that_does_not_say_what_pads() -> None:
