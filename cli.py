@@ -454,7 +454,7 @@ def _usage(message: str, arguments: list[str]) -> Diagnostic:
     command = next((a for a in arguments if not a.startswith("-")), "")
     commands = (*app.registered_commands, *files.registered_commands)
     known = {c.name or c.callback.__name__ for c in commands if c.callback is not None}
-    known |= {group.name for group in app.registered_groups}
+    known |= {str(group.name) for group in app.registered_groups}
     help = f"see mlc {command} --help" if command in known else "see mlc --help"
     if "'--recipe'" in message:
         help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"
