@@ -353,6 +353,18 @@ def test_awq_scales_inputs_and_searches_clips() -> None:
     assert missed[1] < 0.5 * missed[0]
 
 
+@pytest.mark.parametrize("method", ["awq", "gptq", "adaround"])
+def test_what_is_not_refined_keeps_grids_of_least_error(method: str) -> None:
+    net = Net()
+    ids = net.input("ids", DType.I64, "N", 6)
+    rows = net.op("Tanh", [net.op("Gather", [net.const(floats(0, 64, 64), "table"), ids])])  # no scale passes it
+    module = net.done(net.op("MatMul", [rows, net.const(floats(1, 64, 32) / 8, "w")]))
+    data = Samples({"ids": np.random.default_rng(0).integers(0, 64, (20, 6))})
+    ctx = Context(data=data, runner=OrtRunner())
+    made, grid, nearest = (codes(Int4(method=m)(module, ctx))["table_quantized"] for m in (method, "grid", "rtn"))
+    assert made == grid != nearest
+
+
 def test_eight_bits_are_refined_when_asked_for() -> None:
     module, ctx = deep(2), taught(8)
     assert codes(Weights(bits=8)(module, ctx)) == codes(Weights(bits=8, method="grid")(module, ctx))

@@ -21,24 +21,21 @@ SEARCHES: dict[str, Search] = {"rtn": round_to_nearest, "grid": search, "hqq": h
 
 @dataclass(frozen=True)
 class Learnt:
-    """A method that uses calibration data: what refines the codes (refine/refine.py), the search that they start from,
-    and whether inputs are scaled first (refine/awq.py)."""
+    """A method that uses calibration data: what refines the codes (refine/refine.py), and whether inputs are scaled
+    first (refine/awq.py). They start from grids of least error, and keep those where they find nothing better."""
 
     refinement: str
-    start: Search = search
     scales: bool = False
 
 
 LEARNT: dict[str, Learnt] = {
     "gptq": Learnt("gptq"),
     "adaround": Learnt("adaround"),
-    "awq": Learnt("clip", start=round_to_nearest, scales=True),
+    "awq": Learnt("clip", scales=True),
 }
 METHODS = ("auto", *SEARCHES, *LEARNT)
 
 
 def search_of(method: str) -> Search:
-    """What grids of weights are found by; `auto` takes those of least error."""
-    if method in LEARNT:
-        return LEARNT[method].start
+    """What grids of weights are found by; `auto` and methods that learn take those of least error."""
     return SEARCHES.get(method, search)

@@ -6,7 +6,8 @@
 (Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", 2024.) Weights are
 multiplied by s and what they read is divided by it: in the layer or norm before where nothing else reads it, else by a
 Mul, where that pays (passes/quantize/scaling.py). alpha 0 is rounding to nearest, and among the candidates. The search
-of clips that follows in AWQ is the refinement `clip` (solvers.py), on the quantized model.
+of clips that follows in AWQ is the refinement `clip` (solvers.py), on the quantized model. It starts from grids of
+least error, where the paper has the full range: what it cannot see or improve keeps those.
 """
 
 from __future__ import annotations
