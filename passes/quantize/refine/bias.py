@@ -4,18 +4,21 @@
 
 y' is the result of an operator in the quantized model, y in the float one, both on the calibration data, and the
 quantized model's earlier biases are corrected already (Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization
-Through Weight Equalization and Bias Correction", 2019, the empirical form). Two things keep it from hurting. A channel
-is corrected when its mean error is above noise: the squared mean is more than twice its squared standard error over
-samples, so that the error on other samples is expected to fall, and above 1e-3 of the channel's deviation. And a level
-of operators keeps its corrections only if the outputs of the whole model come closer. Sweeps go on until one finds
-nothing, so that a second correction has nothing to do.
+Through Weight Equalization and Bias Correction", 2019, the empirical form). Three things keep it from hurting:
+
+* A channel is corrected when its mean error is above noise: the squared mean is more than twice its squared standard
+  error over samples, so that the error on other samples is expected to fall, and above 1e-3 of the channel's deviation.
+* A level of operators keeps its corrections only if the outputs of the whole model come closer,
+* and by more than chance on samples that the corrections were not taken from: what each half of the runs says is
+  tried on the other half (judge.py) before what both say together is kept.
+
+Sweeps go on until one finds nothing, so that a second correction has nothing to do.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,16 +29,17 @@ from ....ir.types import TensorType
 from ...base import Context, Done, SkipCode, Skipped
 from ...bias import add_bias, has_bias_place
 from ...linear import RECURRENT
-from ...ports import Batch, Data
-from ...statistics import batch_size, runs, sources, stream
+from ...statistics import runs
+from .judge import HALVES, Judge, closer, surely_closer
 
 Array = np.ndarray[Any, Any]
 #: Runs of both models, at most: in deep models several levels are corrected from the same run.
 RUNS = 128
 #: Sweeps over the model, at most: a correction that did not pay may pay when later ones are there.
 SWEEPS = 4
-_JUDGING = 32  # samples on which outputs are compared
 _LEAST = 1e-3  # of a channel's standard deviation: smaller means are left alone
+_WORSE = "without it the outputs of the model would differ more"
+_CHANCE = "one half of the samples does not bear out that what the other says brings outputs closer"
 CHANNELS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 
 
@@ -119,10 +123,10 @@ def correct_biases(
     sites, _ = bias_sites(rw.module, source, allows)
     if not sites:
         return []
-    judge = _Judge(source, ctx)
+    judge = Judge(rw.module, source, ctx)
     told: dict[BiasSite, Done | Skipped] = {}
     for _ in range(SWEEPS):
-        found = dict(_sweep(rw, source, ctx, sites, judge))
+        found = dict(_sweep(rw, source, sites, judge))
         for site, outcome in found.items():
             before = told.setdefault(site, outcome)
             if isinstance(outcome, Done):
@@ -133,23 +137,46 @@ def correct_biases(
 
 
 def _sweep(
-    rw: Rewriter, source: Module, ctx: Context, sites: Sequence[BiasSite], judge: _Judge
+    rw: Rewriter, source: Module, sites: Sequence[BiasSite], judge: Judge
 ) -> Iterator[tuple[BiasSite, Done | Skipped]]:
     """All levels once, front to back."""
-    least = judge.error(rw.module)
+    least = judge.misses([rw.module] * len(HALVES))
     for group in _groups(sites):
-        found = _measure(group, rw.module, source, ctx)
+        halves = _measure(group, rw.module, source, judge)
+        found = [first + second for first, second in zip(*halves)]
         deltas = [moments.correction() for moments in found]
-        trial = rw.module.clone()
-        twins = dict(zip(rw.module.graph.ops, trial.graph.ops))
-        _add(Rewriter(trial), [twins[s.op] for s in group], deltas)
-        error = judge.error(trial) if any(d.any() for d in deltas) else least
-        better = error < least
-        if better:
-            _add(rw, [s.op for s in group], deltas)
-            least = error
+        refusal = ""
+        if any(delta.any() for delta in deltas):
+            after = judge.misses([_tried(rw.module, group, deltas)] * len(HALVES))
+            refusal = _refusal(rw.module, group, halves, judge, after, least)
+            if not refusal:
+                _add(rw, [s.op for s in group], deltas)
+                least = after
         for site, moments, delta in zip(group, found, deltas):
-            yield site, _told(site, moments, delta, better)
+            yield site, _told(site, moments, delta, refusal)
+
+
+def _refusal(
+    module: Module,
+    group: Sequence[BiasSite],
+    halves: Sequence[Sequence[_Errors]],
+    judge: Judge,
+    after: Array,
+    least: Array,
+) -> str:
+    """Why corrections that miss `after` are not kept where none miss `least`; empty if they are."""
+    if not closer(after, least):
+        return _WORSE
+    others = [_tried(module, group, [errors.correction() for errors in half]) for half in reversed(halves)]
+    return "" if surely_closer(judge.misses(others), least) else _CHANCE
+
+
+def _tried(module: Module, group: Sequence[BiasSite], deltas: Sequence[Array]) -> Module:
+    """A copy of the module with corrections."""
+    trial = module.clone()
+    twins = dict(zip(module.graph.ops, trial.graph.ops))
+    _add(Rewriter(trial), [twins[s.op] for s in group], deltas)
+    return trial
 
 
 def _groups(sites: Sequence[BiasSite]) -> Iterator[list[BiasSite]]:
@@ -167,14 +194,12 @@ def _add(rw: Rewriter, ops: Sequence[Op], deltas: Sequence[Array]) -> None:
             add_bias(rw, op, delta, seen.dtype)
 
 
-def _told(site: BiasSite, moments: _Errors, delta: Array, better: bool) -> Done | Skipped:
+def _told(site: BiasSite, moments: _Errors, delta: Array, refusal: str) -> Done | Skipped:
     before = f"mean error {moments.share(np.zeros_like(delta)):.2%} of a deviation"
     if not delta.any():
         return Skipped(site.name, SkipCode.ALREADY, f"{before}: nothing above noise")
-    if not better:
-        return Skipped(
-            site.name, SkipCode.HURTS, f"{before}, but the outputs of the model would differ more without it"
-        )
+    if refusal:
+        return Skipped(site.name, SkipCode.HURTS, f"{before}, but {refusal}")
     return Done(site.name, before, f"{moments.share(delta):.2%}, {np.count_nonzero(delta)} channels corrected")
 
 
@@ -201,6 +226,10 @@ class _Errors:
         self.means, self.squares = self.means + mean, self.squares + mean**2
         self.wanted, self.power = self.wanted + wanted.sum(axis=0), self.power + np.square(wanted).sum(axis=0)
 
+    def __add__(self, other: _Errors) -> _Errors:
+        """The moments of the runs of both."""
+        return _Errors(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
     @property
     def mean(self) -> Array:
         return self.difference / max(self.rows, 1)
@@ -225,56 +254,13 @@ class _Errors:
         return float(np.sqrt(np.square(self.mean + delta).mean()) / scale) if scale > 0 else 0.0
 
 
-def _measure(sites: Sequence[BiasSite], module: Module, source: Module, ctx: Context) -> list[_Errors]:
-    samples, runner = sources(ctx)
-    models = [
-        runner.prepare(module, tuple(s.op.results[0].name for s in sites)),
-        runner.prepare(source, tuple(s.wanted.name for s in sites)),
-    ]
-    found = [_Errors() for _ in sites]
-    batch = min(batch_size(ctx, module, source), max(1, len(samples) // 8))
-    for got, wanted in stream(samples, batch, models, ctx.progress):
-        for site, errors in zip(sites, found):
+def _measure(sites: Sequence[BiasSite], module: Module, source: Module, judge: Judge) -> list[list[_Errors]]:
+    """The moments of every site, for either half of the runs."""
+    made = judge.runner.prepare(module, tuple(s.op.results[0].name for s in sites))
+    known = judge.runner.prepare(source, tuple(s.wanted.name for s in sites))
+    found = [[_Errors() for _ in sites] for _ in HALVES]
+    for half, batch in judge.runs():
+        got, wanted = made.run(batch.inputs), known.run(batch.inputs)
+        for site, errors in zip(sites, found[half]):
             errors.update(site.channels(got[site.op.results[0].name]), site.channels(wanted[site.wanted.name]))
     return found
-
-
-class _Judge:
-    """How far the outputs of a model are from those of the float one: on a few samples, the worst output counts."""
-
-    def __init__(self, source: Module, ctx: Context) -> None:
-        samples, self._runner = sources(ctx)
-        self._few = _Few(samples)
-        self._source, self._ctx = source, ctx
-
-    def error(self, module: Module) -> float:
-        """E |y' - y|^2 / E |y|^2."""
-        noise: dict[str, float] = {}
-        power: dict[str, float] = {}
-        models = [self._runner.prepare(m) for m in (module, self._source)]
-        for made, wanted in stream(self._few, 1, models):
-            for name, reference in wanted.items():
-                if reference.dtype.kind == "f" and name in made:
-                    there = np.isfinite(reference) | np.isfinite(made[name])  # logits that are masked are Inf in both
-                    known = reference[there].astype(np.float64)
-                    difference = made[name][there] - known
-                    noise[name] = noise.get(name, 0.0) + float(np.square(difference).sum())
-                    power[name] = power.get(name, 0.0) + float(np.square(known).sum())
-        return max((noise[n] / power[n] for n in noise if power[n] > 0), default=0.0)
-
-
-class _Few:
-    """The first samples of a stream."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self.names, self.has_labels = data.names, data.has_labels
-
-    def __len__(self) -> int:
-        return min(_JUDGING, len(self._data))
-
-    def batches(self, size: int = 1) -> Iterator[Batch]:
-        return itertools.islice(self._data.batches(size), -(-len(self) // size))
-
-    def fingerprint(self) -> str:
-        return self._data.fingerprint()
