@@ -356,6 +356,9 @@ def test_what_can_be_iterated_again_is_kept_and_generators_are_called_again() ->
             assert len(list(data.batches())) == 3
         calls = data.stream._function.__globals__["CALLS"]  # type: ignore[attr-defined]
         assert len(calls) == 1 if name == "rows" else calls.count("stream") > 4
+        before = calls.count("stream")
+        assert len({part.facts()["sha256"] for part in data.split(seed=0)}) == 1
+        assert calls.count("stream") == before + (name == "stream")  # both parts have one digest
 
 
 def test_a_file_may_define_dataclasses_and_import_its_neighbours(tmp_path: Path) -> None:
