@@ -132,7 +132,7 @@ def load(path: PathLike) -> Module:
 def model_path(path: PathLike) -> Path:
     """A model file; for the folder of an artifact the model in it."""
     inside = Path(path) / artifact.MODEL_NAME
-    return inside if inside.is_file() else Path(path)
+    return inside if os.path.isfile(inside) else Path(path)
 
 
 def save(module: Module, path: PathLike, *, target: str | None = None, overwrite: bool = False) -> None:

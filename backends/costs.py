@@ -213,7 +213,8 @@ def _parse(text: str, name: str, origin: Origin, isa: Isa) -> CostTable:
     except MlcError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise _broken(name, f"{type(cause).__name__}: {cause}") from cause
+        why = f"it lacks {cause}" if isinstance(cause, KeyError) else f"{type(cause).__name__}: {cause}"
+        raise _broken(name, why) from cause
 
 
 def axes_of(op: str) -> tuple[str, ...]:

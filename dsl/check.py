@@ -158,7 +158,7 @@ class _Checker:
                     Code.UNKNOWN_ARGUMENT,
                     f"'{signature.name}' takes no argument '{argument.name}'",
                     argument.span,
-                    help=argument_advice(signature.name, argument.name or "", signature.parameters),
+                    help=argument_advice(signature.name, argument.name or "", signature.parameters) or "leave it out",
                     note=str(signature),
                 )
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _HEADER = re.compile(r"#\s*format:\s*(\d+)")
 
 def read_file(path: Path) -> str:
     """The text of a recipe file. Errors: NOT_FOUND, CHARACTER, FORMAT."""
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = path / "recipe.mlc"
         advice = f"give the recipe in it: {inside}" if inside.is_file() else "give a recipe file"
         raise error(Code.NOT_FOUND, "the recipe is a folder", where=str(path), help=advice)

@@ -66,7 +66,7 @@ def _load(data: memoryview, path: Path | None, name: str) -> Module:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):  # False for names that no file can have
         raise error(Code.NOT_A_MODEL, f"{path} is a directory", help="name the .onnx file in it")
     try:
         size = path.stat().st_size

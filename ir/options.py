@@ -68,7 +68,7 @@ def check_field(step: str, f: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = meta["low"], meta["high"], meta["choices"]
     for item in value if isinstance(value, tuple) else (value,):
         if item != item:
-            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is not a number", help="NaN is no value")
+            raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is not a number", help="give a number")
         if choices and item not in choices:
             allowed = ", ".join(map(str, choices))
             raise errors.error(Code.OUT_OF_RANGE, f"'{step}.{f.name}' is {item!r}", help=f"choose one of {allowed}")

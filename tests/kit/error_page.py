@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from kit.error_examples import EXAMPLES, GROUPS, Example
-from kit.two_layers import two_layers
-
-from mlc.cli import run
-from mlc.ir.errors import MlcError
-from mlc.passes import registry
+from kit.told import told
 
 _HEAD = """# Errors
 
@@ -48,71 +38,22 @@ def page(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _section(example: Example, told: str) -> str:
+def _section(example: Example, shown: str) -> str:
     code = example.code
     lines = [f"### {code.code}: {code.title}", "", example.means, ""]
     lines += [example.given, ""] if example.given else []
     for name, text in example.files.items():
         lines += [f"`{name}`:", "", "```text", *text.splitlines(), "```", ""]
     if example.is_command:
-        lines += ["```text", f"$ {example.run}", *told.splitlines(), "```", ""]
+        lines += ["```text", f"$ {example.run}", *shown.splitlines(), "```", ""]
     else:
-        lines += ["```python", *example.run.splitlines(), "```", "", "```text", *told.splitlines(), "```", ""]
+        lines += ["```python", *example.run.splitlines(), "```", "", "```text", *shown.splitlines(), "```", ""]
     return "\n".join([*lines, f"**Fix.** {example.fix}", ""])
 
 
 def message(example: Example, folder: Path) -> str:
     """What the example is told, in a fresh folder. It must end as it says, with its code first."""
-    folder.mkdir()
-    two_layers(folder)
-    for name, text in example.files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    example.prepare(folder)
-    with _inside(folder), _without("torch"):
-        status, told = _command(example.run) if example.is_command else _python(example.run)
-    assert status == example.status, f"{example.run}: exit {status}\n{told}"
-    assert told.startswith(f"error[{example.code.code}]: "), told
-    return "".join(f"{line.rstrip()}\n" for line in told.splitlines())
-
-
-def _command(line: str) -> tuple[int, str]:
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-        status = run(shlex.split(line)[1:])
-    return status, told.getvalue()
-
-
-def _python(code: str) -> tuple[int, str]:
-    try:
-        exec(compile(code, "<example>", "exec"), {})
-    except MlcError as mistake:
-        return mistake.exit_status, str(mistake)
-    return 0, ""
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """In a folder, which is searched for installed packages as well."""
-    before = Path.cwd()
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    registry._entries.cache_clear()
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        os.chdir(before)
-        registry._entries.cache_clear()
-
-
-@contextlib.contextmanager
-def _without(package: str) -> Iterator[None]:
-    """As if a package were not installed, for those who look for it."""
-    before = sys.modules.get(package)
-    sys.modules[package] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[package]
-        if before is not None:
-            sys.modules[package] = before
+    status, text = told(example.run, folder, files=example.files, prepare=example.prepare)
+    assert status == example.status, f"{example.run}: exit {status}\n{text}"
+    assert text.startswith(f"error[{example.code.code}]: "), text
+    return text
