@@ -23,7 +23,7 @@ from .backends.measure import environment
 from .backends.runner import OrtRunner
 from .backends.targets import parse_target
 from .compiler import PathLike, Result, compile, load, model_path
-from .dsl.data import open_data
+from .dsl.data import Data, open_data
 from .dsl.describe import describe, describe_source, list_passes, list_sources
 from .dsl.describe import explain as explain_recipe
 from .dsl.files import read_file
@@ -33,7 +33,9 @@ from .dsl.propose import propose
 from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
 from .ir import errors
+from .ir.core import Module
 from .ir.errors import Code
+from .ir.types import TensorType
 from .passes.base import Context
 from .passes.quantize.sensitivity import sensitivity as measure_sensitivity
 
@@ -173,9 +175,9 @@ def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int]
 
 def check_data(
     model: PathLike,
-    data: PathLike,
+    data: Data,
     *,
-    eval: PathLike | None = None,
+    eval: Data | None = None,
     labels: str | None = None,
     mask: str | None = None,
     seed: int = 0,
@@ -187,8 +189,11 @@ def check_data(
     """
     module = load(model)
 
-    def surveyed(source: PathLike, name: str) -> Survey:
-        return Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, advance)
+    def surveyed(source: Data, name: str) -> Survey:
+        found = Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, advance)
+        for output, classes in _classes(module):
+            found.check_classes(classes, output)
+        return found
 
     found = surveyed(data, "--data")
     other = surveyed(eval, "--eval") if eval is not None else None
@@ -199,6 +204,15 @@ def check_data(
         "split": found.split(seed) if other is None else None,
         "in_both": found.shared(other) if other is not None else None,
     }
+
+
+def _classes(module: Module) -> Iterator[tuple[str, int]]:
+    """The output that is taken for class scores, and their number where it is fixed."""
+    for value in module.graph.outputs:
+        if isinstance(value.type, TensorType) and value.type.rank == 2 and value.type.dtype.is_float:
+            if isinstance(value.type.shape[1], int):
+                yield value.name, value.type.shape[1]
+            return
 
 
 def calibrate(

@@ -176,6 +176,7 @@ def _scores(outputs: Mapping[str, Any], labels: Array) -> str:
         scores = np.asarray(value)
         if scores.ndim == 2 and scores.dtype.kind == "f":
             if scores.shape[0] == np.size(labels):
+                _check_classes(name, scores.shape[1], labels)
                 return name
             raise error(
                 Code.BAD_DATA,
@@ -187,6 +188,17 @@ def _scores(outputs: Mapping[str, Any], labels: Array) -> str:
         "labels were given, but the model has no output of class scores (a float matrix)",
         help="leave --labels out, and bound cosine or sqnr instead",
     )
+
+
+def _check_classes(name: str, classes: int, labels: Array) -> None:
+    """Errors: BAD_DATA for a label that no class has: every answer would be wrong."""
+    low, high = float(np.min(labels, initial=0)), float(np.max(labels, initial=0))
+    if low < 0 or high >= classes:
+        raise error(
+            Code.BAD_DATA,
+            f"there is a label {low if low < 0 else high:g}, and output {name!r} has {classes} classes",
+            help="number the classes from 0, in the order of the model's outputs",
+        )
 
 
 def _pairs(wanted: Any, found: Any) -> Iterable[tuple[Array, Array]]:

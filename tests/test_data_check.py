@@ -77,7 +77,7 @@ def test_what_deserves_a_second_look(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("case", ["split", "eval", "few", "labels"])
 def test_the_view(case: str, capsys: pytest.CaptureFixture[str], update_golden: bool) -> None:
-    put("d.npz", y=np.arange(20) % 12)
+    put("d.npz", y=np.arange(20) % 10)
     put("e.npz", 5, seed=1)
     arguments = {
         "split": ["--data", "d.npz"],
@@ -107,6 +107,16 @@ def test_the_first_wrong_sample_is_exit_2(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "input 'x' holds NaN\n  --> sample 17 of 'd.npz'" in captured.err
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_no_class_has(label: int, capsys: pytest.CaptureFixture[str]) -> None:
+    put("d.npz", y=np.append(np.arange(19) % 10, label))
+    told = f"there is a label {label}, and output 'y' has 10 classes"
+    assert run(["data", "check", "net.onnx", "--data", "d.npz", "--labels", "y"]) == 2
+    assert told in capsys.readouterr().err
+    assert run(["compile", "net.onnx", "-r", "fp16", "--eval", "d.npz", "--labels", "y", "-o", "a.mlc"]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_sources_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,8 +152,9 @@ def test_every_command_that_takes_data_takes_sources(capsys: pytest.CaptureFixtu
         assert run(["plan", "net.onnx", "-r", "prune:50%", "--data", data]) == 0
         assert run(["verify", "net.onnx", "a.mlc", "--eval", data, "--min-cosine", "0.9"]) == 0
         assert run(["inspect", "net.onnx", "--sensitivity", "--data", data]) == 0
-        report = json.loads(Path("a.mlc/report.json").read_text())["data"]["calibration"]
-        assert report["source"].startswith(("npz(", "rows.py"))
+        report = json.loads(Path("a.mlc/report.json").read_text())["data"]
+        assert report["calibration"]["source"].startswith(("npz(", "rows.py"))
+        assert [report[name]["part"] for name in ("calibration", "evaluation")] == ["calibrate", "judge"]
     capsys.readouterr()
     assert run(["compile", "net.onnx", "-r", "int8", "--data", 'npz("d.npz", tak=2)', "-o", "b.mlc"]) == 2
     assert "--> --data:1:" in capsys.readouterr().err

@@ -151,7 +151,8 @@ class Samples:
     def facts(self) -> dict[str, Any]:
         """What the samples are, for reports."""
         chosen = {name: value for name, value in vars(self.selection).items() if value is not None}
-        return {"source": self.text, "samples": len(self), "sha256": self.digest, **chosen}
+        part = {"part": self.part} if self.part is not None else {}
+        return {"source": self.text, "samples": len(self), "sha256": self.digest, **chosen, **part}
 
 
 def _draw(text: str) -> bytes:

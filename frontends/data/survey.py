@@ -11,7 +11,7 @@ import numpy as np
 
 from ...ir.types import TensorType
 from .samples import Samples
-from .source import Array, Sample
+from .source import Array, Sample, bad
 
 _SHAPES = 8  # the commonest are told
 _CLASSES = 1000
@@ -112,6 +112,16 @@ class Survey:
         ordered = sorted(self.labels.items(), key=lambda item: (isinstance(item[0], tuple), item[0]))
         counts = [[label, count] for label, count in ordered]
         return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
+
+    def check_classes(self, classes: int, output: str) -> None:
+        """Errors: BAD_DATA for a label that none of the classes of an output has."""
+        wrong = [label for label in self.labels if not isinstance(label, tuple) and not 0 <= label < classes]
+        if wrong:
+            raise bad(
+                f"there is a label {wrong[0]}, and output {output!r} has {classes} classes",
+                self.samples.stream.title,
+                "number the classes from 0, in the order of the model's outputs",
+            )
 
     def _notes(self) -> Iterator[str]:
         yield from self.samples.stream.notes
