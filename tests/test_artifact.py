@@ -26,7 +26,8 @@ def test_a_file_appears_with_its_report(tmp_path: Path) -> None:
     with staged(layout) as folder:
         (folder / layout.model_name).write_bytes(b"model")
         (folder / layout.report_name).write_text("{}")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx", "small.report.json"]
+        (folder / layout.summary_name).write_text("#")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx", "small.report.json", "small.report.md"]
 
 
 @pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt(), MemoryError()])
@@ -93,6 +94,12 @@ def test_a_file_in_place_of_the_folder_is_not_replaced(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "net.onnx.data").write_text("mine")
     with pytest.raises(MlcError, match=r"net.onnx.data' exists"):
+        refuse_existing(Layout(tmp_path / "net.onnx"), force=False)
+
+
+def test_notes_of_others_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "net.report.md").write_text("mine")
+    with pytest.raises(MlcError, match=r"net.report.md' exists"):
         refuse_existing(Layout(tmp_path / "net.onnx"), force=False)
 
 

@@ -122,6 +122,16 @@ def test_another_instruction_set_is_told() -> None:
     assert any(f"assumes {other}" in what for what in problems(examine(f"ort(cpu, isa={other})", version="1")))
 
 
+def test_saturated_products_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that only claims to have VNNI."""
+    from mlc.backends import accelerated
+
+    monkeypatch.setattr(accelerated, "exact_products", lambda threads: False)
+    for isa, told in (("vnni", True), ("avx2", False)):
+        found = problems(examine(f"ort(cpu, isa={isa})", version="1"))
+        assert any("saturate here" in what for what in found) == told
+
+
 def test_little_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from mlc.backends import doctor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -51,7 +52,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     settings = {"to": "ort(cpu, costs=assumed)", "seed": 1, "threads": 2, "max_memory": 10**9}
     settings |= {"external": "always", "opset": 22}
     made = [
-        mlc.compile(source, "simplify + int4", output=folder / "a.mlc"),
+        mlc.compile(source, "simplify + int4", output=folder / "a.mlc", force=True, print_changes=io.StringIO()),
         mlc.compile(source, "prune + int8", data=data),
         mlc.compile(source, "prune(75%) where acc_drop <= 1pp", eval=labels, labels="label"),
         mlc.compile(source, "weights([2, 4, 8]) where size <= 0.4x", data=data, eval=data),
@@ -99,6 +100,15 @@ def test_a_missing_field_is_refused(reports: list[dict[str, Any]]) -> None:
                 changed = copy.deepcopy(report)
                 del _at(changed, path)[key]
                 assert not VALIDATOR.is_valid(changed) or key in optional, (*path, key)
+
+
+def test_what_may_be_missing() -> None:
+    """Only what the user did not ask for, or what a check did not look at."""
+    settings = set(DOCUMENT["properties"]["options"]["properties"])
+    selected = {"labels", "mask", "take", "seed", "batch"}
+    agreement = {"cosine", "sqnr_db", "max_relative", "top1", "integers_equal", "samples", "accuracy", "quantization"}
+    versions = {"onnxruntime", "onnx", "onnx-ir", "numpy"}
+    assert _optional() - settings - selected - agreement - versions == set()
 
 
 def test_every_field_is_in_some_report(reports: list[dict[str, Any]]) -> None:
