@@ -27,6 +27,7 @@ from .cli_options import (
     Labels,
     Mask,
     MaxMemory,
+    Metric,
     Model,
     Opset,
     Out,
@@ -40,6 +41,7 @@ from .cli_options import (
     bytes_of,
     dims_of,
     json_text,
+    metrics_of,
 )
 from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
@@ -74,6 +76,7 @@ def compile(
     force: Force = False,
     external_data: External = "auto",
     opset: Opset = None,
+    metric: Metric = None,
     print_changes: PrintChanges = False,
     json: Json = False,
 ) -> None:
@@ -98,6 +101,7 @@ def compile(
         force=force,
         external=external_data,
         opset=opset,
+        metrics=metrics_of(metric),
         print_changes=sys.stderr if print_changes else None,
     )
     if json:
@@ -121,6 +125,7 @@ def plan(
     threads: Threads = None,
     max_memory: MaxMemory = None,
     dims: Dims = None,
+    metric: Metric = None,
     json: Json = False,
 ) -> None:
     """Show what a recipe would do to a model, step by step; nothing is written."""
@@ -138,6 +143,7 @@ def plan(
         threads=threads,
         max_memory=bytes_of(max_memory),
         dims=dims_of(dims),
+        metrics=metrics_of(metric),
     )
     if json:
         typer.echo(compiler.plans_to_json(plans), nl=False)

@@ -36,6 +36,10 @@ External = Annotated[str, typer.Option(help="weights in a file of their own: aut
 Opset = Annotated[
     int | None, typer.Option(help="the opset of the emitted file  [default: the one the model was raised to]")
 ]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(help="a metric of yours for bounds: NAME=FILE.py:FUNCTION or NAME=module:function; may be repeated"),
+]
 PrintChanges = Annotated[bool, typer.Option("--print-changes", help="print the IR after every step that changed it")]
 
 
@@ -72,3 +76,16 @@ def bytes_of(text: str | None) -> int | None:
         if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
             return int(float(number) * units[unit])
     raise errors.error(Code.WRONG_UNIT, f"{text!r} is not a size", where="--max-memory", help="write 2GiB or 500MB")
+
+
+def metrics_of(options: list[str] | None) -> dict[str, str]:
+    """`NAME=module:function` options as a mapping. Errors: USAGE."""
+    found: dict[str, str] = {}
+    for text in options or ():
+        name, _, function = (part.strip() for part in text.partition("="))
+        if not name or ":" not in function:
+            raise errors.error(
+                Code.USAGE, f"{text!r} names no metric", where="--metric", help="write --metric wer=metrics.py:wer"
+            )
+        found[name] = function
+    return found

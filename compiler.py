@@ -30,7 +30,7 @@ from .dsl.build import Limit
 from .dsl.data import Data, declare
 from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
-from .dsl.measuring import Measuring
+from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import open_samples
@@ -79,6 +79,7 @@ class Settings:
     force: bool = False
     external: str = "auto"
     opset: int | None = None
+    metrics: Mapping[str, str] = field(default_factory=dict)  # yours, for bounds: NAME to module:function
     print_changes: TextIO | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +155,7 @@ def compile(
     A missed bound does not raise: the artifact is complete and `Result.missed` says what was missed.
     """
     options = Settings(**settings)
-    program = Program.of(recipe, options.to)
+    program = Program.of(recipe, options.to, options.metrics)
     layout = artifact.Layout(Path(output)) if output is not None else None
     if layout is not None:
         artifact.refuse_existing(layout, force=options.force)
@@ -190,9 +191,13 @@ class _Compilation:
             mask=options.mask,
             seed=options.seed,
         )
-        labels = self.eval is not None and self.eval.has_labels
-        asked = program.limits + program.loops
-        check_measurable(asked, check=options.check, labels=labels, classes=_has_classes(source))
+        check_measurable(
+            program.limits + program.loops,
+            check=options.check,
+            samples=self.eval is not None,
+            labels=self.eval is not None and self.eval.has_labels,
+            classes=_has_classes(source),
+        )
         self.judge = Judge.of(
             source,
             self.eval,
@@ -211,6 +216,7 @@ class _Compilation:
             source_bytes=lambda: self.source_bytes,
             examiner=self.judge,
             seed=options.seed,
+            metrics=functions(program.metrics),
         )
 
     def run(self, layout: artifact.Layout, *, keep: bool) -> Result:
@@ -221,6 +227,7 @@ class _Compilation:
         with artifact.staged(layout) as folder:
             self._tell_costs()
             emitted, lowered = self._emit(module, folder / layout.model_name)
+            emitted = self.measuring.measured(emitted, self.program.limits)
             self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.context.dims)]
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
@@ -378,7 +385,7 @@ class _Compilation:
             "measurements": {
                 "environment": environment(),
                 "seconds": {str(i + 1): round(r.seconds, 4) for i, r in enumerate(reports)},
-                "latency": emitted.latency.to_json() if emitted.latency is not None else None,
+                **emitted.measurements(),
                 "warnings": [emitted.slower] if emitted.slower else [],
             },
         }
@@ -469,7 +476,7 @@ def plan(
 ) -> list[tuple[str, Plan]]:
     """What each step would do: (step, plan) in order. Steps are applied to a copy, because later ones depend on it."""
     options = Settings(**settings)
-    program = Program.of(recipe, options.to)
+    program = Program.of(recipe, options.to, options.metrics)
     source = model if isinstance(model, Module) else load(model)
     check_weights(source)
     program.check_scopes(source)

@@ -23,7 +23,8 @@ from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
 from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .fusion import Fusion, read_fusion
-from .measure import Timing, interleaved
+from .measure import Tail, Timing, interleaved, tails
+from .memory import Memory, measure_memory
 from .onnx import least_onnxruntime
 from .ort import Session
 from .probe import Feeds, check_dims, synthetic
@@ -159,6 +160,9 @@ class Emitted:
     agreement: Agreement | None = None
     accuracy: tuple[float, float] | None = None  # of source and artifact, with labels
     latency: Timing | None = None
+    tail: Tail | None = None  # measured where a bound asks for it, as the next two are
+    memory: Memory | None = None
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # the user's: of source and artifact
     fusion: Fusion | None = None  # of quantized artifacts that were run
     changed_ops: Mapping[str, str] = field(default_factory=dict)
     broken: tuple[Diagnostic, ...] = ()
@@ -191,9 +195,22 @@ class Emitted:
             **agreement,
             **({"accuracy": dict(zip(("source", "artifact"), self.accuracy))} if self.accuracy is not None else {}),
             **({"quantization": self.fusion.to_json()} if self.fusion is not None else {}),
+            **({"metrics": _both(self.metrics)} if self.metrics else {}),
             "changed_operators": dict(self.changed_ops),
             "binding": {k: v for k, v in judge.binding.items() if not k.startswith("?")},
         }
+
+    def measurements(self) -> dict[str, Any]:
+        """What the report says of time and memory: `latency` always, the others where bounds ask for them."""
+        found = {"latency_p95": self.tail, "memory": self.memory}
+        return {
+            "latency": self.latency.to_json() if self.latency is not None else None,
+            **{name: part.to_json() for name, part in found.items() if part is not None},
+        }
+
+
+def _both(metrics: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    return {name: dict(zip(("source", "artifact"), values)) for name, values in metrics.items()}
 
 
 def check_emitted(
@@ -223,7 +240,19 @@ def check_emitted(
     broken = _broken(agreement, judge, exact=exact)
     if agreement.cosine is not None and agreement.cosine < _GOOD_COSINE:
         warnings.append(_differs(agreement.cosine))
-    return Emitted(path, module, nbytes, opset, True, agreement, accuracy, latency, fusion, {}, broken, tuple(warnings))
+    return Emitted(
+        path,
+        module,
+        nbytes,
+        opset,
+        loads=True,
+        agreement=agreement,
+        accuracy=accuracy,
+        latency=latency,
+        fusion=fusion,
+        broken=broken,
+        warnings=tuple(warnings),
+    )
 
 
 def _open_emitted(path: Path, module: Module, threads: int) -> tuple[Session, Fusion | None]:
@@ -315,3 +344,14 @@ def time_files(b: Path, judge: Judge, *, seed: int) -> Timing:
     """The file at `b` timed against the judge's source."""
     session = Session(b, threads=judge.threads)
     return interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
+
+
+def time_tails(b: Path, judge: Judge, *, seed: int) -> Tail:
+    """The slow runs of the file at `b` against those of the judge's source."""
+    session = Session(b, threads=judge.threads)
+    return tails(judge.open_source(), session, judge.feeds[0], seed=seed)
+
+
+def weigh(b: Path, judge: Judge) -> Memory:
+    """The memory of processes that run the judge's source and the file at `b`."""
+    return measure_memory(judge.source, b, judge.feeds[0], threads=judge.threads)

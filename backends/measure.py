@@ -19,6 +19,8 @@ WARM_UPS = 5
 BIAS = 0.03  # two sessions of one file differ by up to so much
 _BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
 _BOOTSTRAP = 2000
+_FEWEST_RUNS, _MOST_RUNS, _TAIL_SECONDS = 60, 500, 5.0  # single runs for a percentile, and what they may take
+_TAIL_DRAWS = 500
 _PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
 
 
@@ -68,6 +70,49 @@ def interleaved(
     low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
     a_ms, b_ms = np.median(times, axis=0) * 1e3
     return Timing(float(a_ms), float(b_ms), float(np.median(ratios)), float(low), float(high), blocks, threads)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The 95th percentile of single runs, with the upper ends of bootstrap 95 % intervals: of b, and of b over a."""
+
+    a_ms: float
+    b_ms: float
+    b_high_ms: float
+    ratio_high: float
+    runs: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source_ms": self.a_ms,
+            "artifact_ms": self.b_ms,
+            "artifact_high_ms": self.b_high_ms,
+            "ratio_high": self.ratio_high,
+            "runs": self.runs,
+        }
+
+
+def tails(a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, seed: int = 0) -> Tail:
+    """The slow runs of `b` against those of `a`: single runs in turn, CPU time of the process.
+
+    Medians of blocks hide what one run in twenty takes, so every run counts by itself.
+    """
+    for model in (a, b):
+        for _ in range(WARM_UPS):
+            model.run(feeds)
+    pair = sum(_cpu_seconds(model, feeds, 1) for model in (a, b))
+    runs = int(min(max(_TAIL_SECONDS / pair, _FEWEST_RUNS), _MOST_RUNS))
+    times = np.array([[_cpu_seconds(model, feeds, 1) for model in (a, b)] for _ in range(runs)]) * 1e3
+    draws = np.random.default_rng(seed).integers(0, runs, (_TAIL_DRAWS, runs))
+    a_tail, b_tail = (np.percentile(times[draws, which], 95, axis=1) for which in (0, 1))
+    a_ms, b_ms = np.percentile(times, 95, axis=0)
+    return Tail(
+        float(a_ms),
+        float(b_ms),
+        float(np.percentile(b_tail, 97.5)),
+        float(np.percentile(b_tail / a_tail, 97.5)),
+        runs,
+    )
 
 
 def medians(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ir.errors import Code, Diagnostic, Span
 from . import syntax as ast
-from .metrics import METRICS, Metric
+from .metrics import METRICS, USER, Metric
 from .names import Names
 from .quantity import Quantity, base_value, kind_of
 from .values import near
@@ -38,16 +38,26 @@ def metric_of(name: str) -> Metric | None:
 
 
 def _check(bound: ast.Bound, names: Names, *, sense: bool) -> list[Diagnostic]:
-    metric = metric_of(bound.metric)
+    own = names.metric(bound.metric) is not None
+    metric = USER if own else metric_of(bound.metric)
+    if metric is None and names.is_lost(bound.metric):
+        return _judge(bound, names)
     if metric is None:
-        return [_unknown(bound.metric, bound.metric_span or bound.span), *_judge(bound, names)]
+        return [_unknown(bound.metric, bound.metric_span or bound.span, names), *_judge(bound, names)]
     found = _judge(bound, names)
     kind = kind_of(bound.limit)
     if kind is not None and kind not in metric.kinds:
         return [*found, _unit(bound, metric, kind)]
     if kind is not None:
         found += _range(bound, metric, kind)
-    if sense:
+    if own and bound.comparison not in ("<=", ">="):
+        help = f"write {bound.metric} <= or >="
+        found.append(
+            Diagnostic(
+                Code.BOUND_SENSE, "a bound on a metric of yours says which side is better", bound.span, help=help
+            )
+        )
+    elif sense and not own:
         found += _sense(bound, metric)
     return found
 
@@ -56,7 +66,7 @@ def _objective(objective: ast.Objective, names: Names) -> list[Diagnostic]:
     metric = metric_of(objective.metric)
     found = _judge(objective, names)
     if metric is None:
-        return [_unknown(objective.metric, objective.span), *found]
+        return [_unknown(objective.metric, objective.span, names), *found]
     if (objective.direction == "minimize") is not metric.less_is_better:
         better = "minimize" if metric.less_is_better else "maximize"
         message = f"'{objective.metric}' is better when {'smaller' if metric.less_is_better else 'larger'}"
@@ -73,14 +83,15 @@ def _judge(node: ast.Bound | ast.Objective, names: Names) -> list[Diagnostic]:
     return [Diagnostic(Code.BAD_TARGET, f"unknown target '{target}'", node.span, help=advice)]
 
 
-def _unknown(name: str, span: Span | None) -> Diagnostic:
+def _unknown(name: str, span: Span | None, names: Names) -> Diagnostic:
     base, _, statistic = name.partition(".")
     if base in METRICS and statistic:
         known = METRICS[base].statistics
         message = f"'{base}' has no statistic '{statistic}'"
         advice = f"it has {', '.join(known)}" if known else f"write {base}"
         return Diagnostic(Code.UNKNOWN_METRIC, message, span, help=advice)
-    advice = near(name, METRICS) or f"the metrics are {', '.join(METRICS)}"
+    others = f"the metrics are {', '.join(METRICS)}; yours: --metric {name}=FILE.py:FUNCTION"
+    advice = near(name, (*METRICS, *names.metrics)) or others
     return Diagnostic(Code.UNKNOWN_METRIC, f"unknown metric '{name}'", span, help=advice)
 
 

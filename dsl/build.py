@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..ir.errors import Span
 from . import syntax as ast
+from .metrics import METRICS
 from .print import bound as bound_text
 from .print import expression
 from .quantity import UNITS, Quantity, base_value
@@ -43,13 +44,18 @@ class Step:
 class Limit:
     """One hard bound. `value` is in the base unit of `kind` (bytes, seconds, 0..1, dB)."""
 
-    metric: str  # size, latency, ...
+    metric: str  # size, latency, ..., or one of the user's
     statistic: str  # p50, p95 or empty
     comparison: str
     value: float
     kind: Quantity
     text: str  # canonical
     span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        """What is measured for it: a metric, or a statistic of one that is measured by itself."""
+        return self.metric if self.statistic in ("", "p50") else f"{self.metric}.{self.statistic}"
 
     @property
     def relative(self) -> bool:
@@ -154,6 +160,8 @@ def _step(node: ast.Expr, catalog: Catalog) -> Step:
 
 def _limit(bound: ast.Bound) -> Limit:
     metric, _, statistic = bound.metric.partition(".")
+    if metric not in METRICS:  # one of the user's
+        metric, statistic = bound.metric, ""
     return Limit(
         metric,
         statistic,

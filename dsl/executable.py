@@ -61,9 +61,6 @@ def _bound(node: ast.Node) -> _Told:
     if metric is not None and not metric.executable:
         able = ", ".join(name for name, m in METRICS.items() if m.executable)
         return f"a bound on '{node.metric}'", f"bounds can be put on {able}"
-    base, _, statistic = node.metric.partition(".")
-    if metric is not None and statistic and statistic not in metric.measured:
-        return f"a bound on '{node.metric}'", f"medians are measured: write {base}"
     return None
 
 

@@ -30,4 +30,10 @@ def facts_of(
         # The upper end of the interval must hold: seconds, and seconds of the source scaled to match.
         slowest = emitted.latency.a_ms / emitted.latency.low / 1e3
         facts["latency"] = Measured(slowest, emitted.latency.a_ms / 1e3)
+    if emitted.tail is not None:
+        tail = emitted.tail
+        facts["latency.p95"] = Measured(tail.b_high_ms / 1e3, tail.b_high_ms / 1e3 / tail.ratio_high)
+    if emitted.memory is not None:
+        facts["peak_memory"] = Measured(emitted.memory.artifact, emitted.memory.source)
+    facts |= {name: Measured(artifact, source) for name, (source, artifact) in emitted.metrics.items()}
     return facts

@@ -10,15 +10,17 @@ from typing import Any
 
 from ..ir.errors import Code, Diagnostic, MlcError
 from .build import Limit
+from .metrics import METRICS
 from .quantity import spoken
 
 #: Metrics that more compression improves; the others get worse by it.
-COSTS = frozenset({"size", "params", "flops", "latency"})
+COSTS = frozenset({"size", "params", "flops", "latency", "peak_memory"})
 
 _SMALLER = "let a step go further: prune(ratio), weights([2, 4, 8]), stored=4"
 #: What else helps where a bound is missed, by metric.
 _FURTHER = {"size": _SMALLER, "params": "let prune go further", "flops": "let prune go further",
-            "latency": "let a step go further: prune, int8 with --data"}  # fmt: skip
+            "latency": "let a step go further: prune, int8 with --data",
+            "peak_memory": "let a step go further: prune, int8 with --data; the runtime has its share"}  # fmt: skip
 _LESS = "let a step do less: more bits, a smaller ratio, except the layers that suffer (mlc inspect --sensitivity)"
 
 
@@ -56,9 +58,12 @@ class Verdict:
         return f"{self.limit.text}: {self.found}{'' if self.holds else ' (missed)'}"
 
 
-def check_measurable(limits: Iterable[Limit], *, check: str, labels: bool, classes: bool) -> None:
+def check_measurable(limits: Iterable[Limit], *, check: str, samples: bool, labels: bool, classes: bool) -> None:
     """Refuse, before any work, bounds that nothing could measure. `classes`: the model has class scores to compare."""
     for limit in limits:
+        if limit.metric not in METRICS and not samples:
+            help = "give --eval samples.npz, with --labels KEY if the function wants labels"
+            raise MlcError(Diagnostic(Code.NO_DATA, f"'{limit.metric}' needs samples", limit.span, help=help))
         if limit.metric in ("agreement", "acc_drop") and not classes:
             message = f"'{limit.metric}' needs an output of class scores (a float matrix), and the model has none"
             raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="bound cosine or sqnr instead"))
@@ -81,7 +86,7 @@ def check_sizes(limits: Iterable[Limit], macs: int | str) -> None:
 
 def judge(limits: Iterable[Limit], facts: Mapping[str, Measured]) -> tuple[Verdict, ...]:
     """One verdict per bound; a metric that was not measured does not hold."""
-    return tuple(_judge(limit, facts.get(limit.metric)) for limit in limits)
+    return tuple(_judge(limit, facts.get(limit.key)) for limit in limits)
 
 
 def _judge(limit: Limit, found: Measured | None) -> Verdict:
@@ -89,7 +94,7 @@ def _judge(limit: Limit, found: Measured | None) -> Verdict:
         return Verdict(limit, None, holds=False)
     if not limit.relative:
         return Verdict(limit, found.value, limit.holds(found.value))
-    if not found.source:
+    if found.source is None or found.source <= 0:  # nothing to be a part of
         return Verdict(limit, None, holds=False)
     ratio = found.value / found.source
     return Verdict(limit, ratio, limit.holds(ratio))

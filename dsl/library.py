@@ -95,13 +95,22 @@ class Library:
         return Checked(expanded.program, expanded.program, (), self.bindings, self.refused)
 
 
-def read_library(text: str, name: str, folder: Path, catalog: Catalog) -> Library:
-    """Read and check the text of a file. Paths in it are relative to `folder`."""
+def read_library(
+    text: str, name: str, folder: Path, catalog: Catalog, metrics: Mapping[str, str] | None = None
+) -> Library:
+    """Read and check the text of a file. Paths in it are relative to `folder`; `metrics` are those of the user."""
     parsed = recover_file(text, name)
     above = (Path(name).resolve(),) if name.endswith(".mlc") else ()
     used = used_by(parsed.file, folder, above)
     lost = parsed.lost | used.lost
-    names, twice = names_of(parsed.file, passes=catalog.names, lost=lost, used=used.statements)
+    names, twice = names_of(
+        parsed.file,
+        passes=catalog.names,
+        lost=lost,
+        used=used.statements,
+        modules=used.modules,
+        metrics=metrics,
+    )
     bindings = Bindings(names, used.bases, folder)
     diagnostics = [*parsed.diagnostics, *used.diagnostics, *twice]
     unbound = bindings.check()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..backends.checks import Emitted, time_files
+from ..backends.checks import Emitted, time_files, time_tails, weigh
 from ..backends.checks import Judge as Examiner
 from ..backends.ort import Session
+from ..backends.scores import Function, score
+from ..frontends.data.python import function_at
 from ..ir.core import Module
 from .build import Limit
 from .facts import facts_of
@@ -28,25 +31,47 @@ class Measuring:
     source_bytes: Callable[[], int]
     examiner: Examiner
     seed: int
+    metrics: Mapping[str, Function] = field(default_factory=dict)  # the user's
 
     def of_module(self, module: Module, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
         """The bounds judged on the file that a module makes; what no bound asks for is not measured."""
         with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
-            emitted = self.emit(module, Path(folder) / "model.onnx")
-            return judge(limits, self.facts(self._run(emitted, {x.metric for x in limits})))
+            emitted = self.measured(self.emit(module, Path(folder) / "model.onnx"), limits)
+            return judge(limits, self.facts(emitted))
 
     def facts(self, emitted: Emitted) -> dict[str, Measured]:
         """What is known of a file, in the terms of bounds."""
         return facts_of(emitted, self.sizes(self.source), self.sizes(emitted.module), self.source_bytes())
 
-    def _run(self, emitted: Emitted, asked: set[str]) -> Emitted:
-        threads = self.examiner.threads
+    def measured(self, emitted: Emitted, limits: Sequence[Limit]) -> Emitted:
+        """The file with what some bounds ask for, and was not measured yet."""
+        asked = {x.key for x in limits}
         if not self.examiner.can_run:
             return emitted
-        if asked - COSTS:
-            agreement, accuracy = self.examiner.agreement(Session(emitted.path, threads=threads))
+        if {x.metric for x in limits} - COSTS - self.metrics.keys() and emitted.agreement is None:
+            session = Session(emitted.path, threads=self.examiner.threads)
+            agreement, accuracy = self.examiner.agreement(session)
             emitted = dataclasses.replace(emitted, agreement=agreement, accuracy=accuracy)
-        if "latency" in asked:
+        if "latency" in asked and emitted.latency is None:
             timing = time_files(emitted.path, self.examiner, seed=self.seed)
             emitted = dataclasses.replace(emitted, latency=timing)
+        if "latency.p95" in asked:
+            emitted = dataclasses.replace(emitted, tail=time_tails(emitted.path, self.examiner, seed=self.seed))
+        if "peak_memory" in asked:
+            emitted = dataclasses.replace(emitted, memory=weigh(emitted.path, self.examiner))
+        if asked & self.metrics.keys():
+            emitted = dataclasses.replace(emitted, metrics=self._scores(emitted.path))
         return emitted
+
+    def _scores(self, path: Path) -> dict[str, tuple[float, float]]:
+        found = score(self.metrics, Session(path, threads=self.examiner.threads), self.examiner)
+        return {name: (self._source_scores[name], value) for name, value in found.items()}
+
+    @cached_property
+    def _source_scores(self) -> dict[str, float]:
+        return score(self.metrics, self.examiner.open_source(), self.examiner)
+
+
+def functions(metrics: Mapping[str, str]) -> dict[str, Function]:
+    """The functions behind metrics of the user's; their modules are executed. Errors: NOT_FOUND, BAD_DATA."""
+    return {name: function_at(text, "(outputs, labels)") for name, text in metrics.items()}

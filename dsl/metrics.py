@@ -17,7 +17,6 @@ class Metric:
     doc: str
     advice: str  # how to write a bound whose unit is missing; {n} stands for the number
     statistics: tuple[str, ...] = ()
-    measured: tuple[str, ...] = ()  # those of them that are measured so far
     executable: bool = True  # False: understood, but not measured yet
     zero_makes_sense: bool = False  # whether the bound may be 0
 
@@ -47,7 +46,6 @@ METRICS = {
         "time of one run on the target",
         "write {n}ms, or {n}x to compare with the input model",
         statistics=("p50", "p95"),
-        measured=("p50",),
     ),
     "agreement": Metric(
         {Quantity.RATIO: 1.0},
@@ -69,9 +67,8 @@ METRICS = {
     "peak_memory": Metric(
         {Quantity.SIZE: math.inf, Quantity.FACTOR: math.inf},
         True,
-        "largest memory of one run",
+        "largest memory of a process that runs the model, the runtime included",
         "write {n}MiB, or {n}x to compare with the input model",
-        executable=False,
     ),
     "bitops": Metric(
         {Quantity.FACTOR: math.inf, Quantity.NUMBER: math.inf},
@@ -88,3 +85,12 @@ METRICS = {
         executable=False,
     ),
 }
+
+#: A function of the user's: what is better is said by the bound.
+USER = Metric(
+    {Quantity.NUMBER: math.inf, Quantity.RATIO: math.inf, Quantity.FACTOR: math.inf},
+    True,
+    "metric of a function of yours",
+    "write {n}, {n}% or {n}x to compare with the input model",
+    zero_makes_sense=True,
+)

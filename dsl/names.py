@@ -24,6 +24,13 @@ class Names:
     bindings: Mapping[str, Binding] = field(default_factory=dict)
     aliases: frozenset[str] = frozenset()  # of `use "x.mlc" as alias`
     lost: frozenset[str] = frozenset()
+    modules: Mapping[str, str] = field(default_factory=dict)  # of `use "x.py" as alias`: alias to path
+    metrics: Mapping[str, str] = field(default_factory=dict)  # of the user's, by name: module:function
+
+    def metric(self, name: str) -> str | None:
+        """The function behind a metric of the user's, as `module:function`; None if the name is none."""
+        alias, _, function = name.rpartition(".")
+        return f"{self.modules[alias]}:{function}" if alias in self.modules else self.metrics.get(name)
 
     def kind(self, name: str) -> str | None:
         """The kind of a bound name (`Data`, `Optimizer`, ...) that is no step."""
@@ -53,11 +60,17 @@ def standard() -> Mapping[str, Define]:
 
 
 def names_of(
-    file: File, *, passes: Iterable[str] = (), lost: frozenset[str] = frozenset(), used: Iterable[Statement] = ()
+    file: File,
+    *,
+    passes: Iterable[str] = (),
+    lost: frozenset[str] = frozenset(),
+    used: Iterable[Statement] = (),
+    modules: Mapping[str, str] | None = None,
+    metrics: Mapping[str, str] | None = None,
 ) -> tuple[Names, list[Diagnostic]]:
     """The names of a file over the standard recipes, and names that are bound twice or shadow a pass.
 
-    `used` are the statements of files that it uses, under their names in this one.
+    `used` are the statements of files that it uses, under their names in this one, `modules` the Python files.
     """
     recipes: dict[str, Define] = {}
     lets: dict[str, Let] = {}
@@ -87,7 +100,7 @@ def names_of(
             bindings[name] = statement
     diagnostics += _shadowing(recipes.values(), {*recipes, *lets, *bindings})
     visible = {name: d for name, d in standard().items() if name not in taken} | recipes
-    return Names(visible, lets, bindings, _aliases(file), lost), diagnostics
+    return Names(visible, lets, bindings, _aliases(file), lost, modules or {}, metrics or {}), diagnostics
 
 
 def _aliases(file: File) -> frozenset[str]:

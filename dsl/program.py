@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from ..passes.pipeline import PlannedStep, check_order
 from .build import Limit, Repeat, Step, steps_of
 from .data import Data
 from .loops import Loop, Part, Parts, flat
+from .metrics import METRICS
 from .recipe import Recipe
 from .scopes import check_parts, resolve
 from .sites import sites_of
@@ -32,12 +33,21 @@ class Program:
     target: str  # as text
 
     @classmethod
-    def of(cls, recipe: str | Recipe | Pass | Sequence[Pass], to: str = "ort(cpu)") -> Program:
-        """The program of a recipe on a target: its text, or its name in the recipe's file."""
+    def of(
+        cls,
+        recipe: str | Recipe | Pass | Sequence[Pass],
+        to: str = "ort(cpu)",
+        metrics: Mapping[str, str] | None = None,
+    ) -> Program:
+        """The program of a recipe on a target: its text, or its name in the recipe's file. `metrics` are functions
+        (`module:function`) that bounds may name."""
         if isinstance(recipe, str):
             source = read_source(recipe, stdin=sys.stdin)
-            recipe = Recipe.parse(source.text, name=source.name, choose=source.choose, folder=source.folder)
+            recipe = Recipe.parse(
+                source.text, name=source.name, choose=source.choose, folder=source.folder, metrics=metrics
+            )
         if isinstance(recipe, Recipe):
+            _check_metrics(metrics or {}, recipe)
             aimed, target = recipe.on(to)
             program = cls(tuple(map(_planned, aimed.steps)), aimed, str(recipe), target)
         else:
@@ -50,6 +60,11 @@ class Program:
     def steps(self) -> tuple[PlannedStep, ...]:
         """The steps in order, those of loops once."""
         return tuple(flat(self.parts))
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """The functions behind metrics of the user's that bounds name."""
+        return self.recipe.metrics() if self.recipe is not None else {}
 
     @property
     def loops(self) -> tuple[Limit, ...]:
@@ -96,6 +111,16 @@ class Program:
 
     def file_text(self) -> str:
         return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
+
+
+def _check_metrics(metrics: Mapping[str, str], recipe: Recipe) -> None:
+    """Refuse metrics of the user's that no bound names, or that have the name of a metric there is."""
+    for name in metrics:
+        if name.partition(".")[0] in METRICS:
+            raise errors.error(Code.USAGE, f"--metric {name}: there is a metric '{name}'", help="choose another name")
+        if name not in recipe.metrics():
+            help = f"write it into the recipe: where {name} <= 0.1"
+            raise errors.error(Code.USAGE, f"--metric {name}: no bound of the recipe names it", help=help)
 
 
 def _passes(recipe: object) -> tuple[Pass, ...]:

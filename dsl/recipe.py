@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..ir.errors import Code, Diagnostic, MlcError
 from . import syntax as ast
+from .bindings import Bindings
 from .build import Limit, Repeat, Step, build_limits, build_steps, steps_of
 from .check import check_program, unique
 from .data import Declared
@@ -38,15 +40,16 @@ class Recipe:
         choose: str | None = None,
         catalog: Catalog | None = None,
         folder: Path | None = None,
+        metrics: Mapping[str, str] | None = None,
     ) -> Recipe:
         """The recipe that a text holds: a bare one (`prune + int4`), or the one called `choose` of a file's text.
 
         `choose` may be left out when there is only one, and may give arguments (`small(r=70%)`); paths are relative to
         `folder`. Raises one `MlcError` with every mistake and every feature that cannot be executed yet. `catalog` are
-        the known passes, by default the registered ones.
+        the known passes, by default the registered ones; `metrics` are functions of the user's, `module:function`.
         """
         known = catalog if catalog is not None else registered()
-        checked, diagnostics = _analyse(text, name, choose, known, folder)
+        checked, diagnostics = _analyse(text, name, choose, known, folder, metrics)
         if checked is not None:
             diagnostics += _refused(checked)
         if diagnostics or checked is None:
@@ -67,6 +70,12 @@ class Recipe:
         text = self.checked.bindings.target(target) if target in targets else target
         checked = for_target(self.checked, target if target in targets else None)
         return (self if checked is self.checked else build(checked)), text
+
+    def metrics(self) -> dict[str, str]:
+        """The functions behind metrics of the user's that its bounds name."""
+        names = self.checked.bindings.names
+        asked = (*self.limits, *(x for part in self.steps if isinstance(part, Repeat) for x in part.limits))
+        return {x.metric: found for x in asked if (found := names.metric(x.metric)) is not None}
 
     def data(self) -> tuple[Declared | None, Declared | None]:
         """What the file declares to calibrate with, and to judge by. Errors: NO_DATA if that is not clear."""
@@ -117,10 +126,15 @@ def _refused(checked: Checked) -> list[Diagnostic]:
 
 
 def _analyse(
-    text: str, name: str, choose: str | None, catalog: Catalog, folder: Path | None
+    text: str,
+    name: str,
+    choose: str | None,
+    catalog: Catalog,
+    folder: Path | None,
+    metrics: Mapping[str, str] | None = None,
 ) -> tuple[Checked | None, list[Diagnostic]]:
     if is_file(text):
-        library = read_library(text, name, folder or Path(), catalog)
+        library = read_library(text, name, folder or Path(), catalog, metrics)
         try:
             return library.choose(choose), list(library.diagnostics)
         except MlcError as e:
@@ -132,8 +146,8 @@ def _analyse(
         written = parse(text, name)
     except MlcError as e:
         return None, list(e.diagnostics)
-    names, _ = names_of(_EMPTY)
+    names, _ = names_of(_EMPTY, metrics=metrics)
     expanded = expand(written, names, catalog)
-    known = Names(names.recipes, lost=expanded.failed)
+    known = Names(names.recipes, lost=expanded.failed, metrics=names.metrics)
     found = [*expanded.diagnostics, *check_program(expanded.program, known, catalog)]
-    return Checked(written, expanded.program), found
+    return Checked(written, expanded.program, bindings=Bindings(names)), found

@@ -12,8 +12,9 @@ from .judge import COSTS, Verdict
 from .loops import Loop, Part, Parts
 from .program import Program
 
-#: A trial must keep a latency bound with this much to spare, so that the measurement of the artifact confirms it.
+#: What a trial must keep a bound on latency or memory by, so that the measurement of the artifact confirms it.
 SPARE = 0.02
+_NOISY = ("latency", "peak_memory")  # measured by running the model
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def choose(
         return Choice(steps)
     costs = [x for x in program.limits if x.metric in COSTS]
     quality = [x for x in program.limits if x.metric not in COSTS]
-    if not can_run and (any(x.metric == "latency" for x in costs) or (samples and not costs)):
+    if not can_run and (any(x.metric in _NOISY for x in costs) or (samples and not costs)):
         return Choice(steps, warnings=(_BLIND,))
     if costs:
         found, trials = smallest(lambda s: excess(verdicts(at(steps, s), costs)), lambda over: over <= 0)
@@ -74,8 +75,8 @@ def _chosen(steps: Parts, strength: float, by: str, trials: Sequence[Trial]) -> 
 
 
 def excess(verdicts: Sequence[Verdict]) -> float:
-    """By how much the worst bound is missed; at most 0 where all hold, latency with something to spare."""
-    return max(v.excess + (SPARE * v.limit.value if v.limit.metric == "latency" else 0.0) for v in verdicts)
+    """By how much the worst bound is missed; at most 0 where all hold, what is timed with something to spare."""
+    return max(v.excess + (SPARE * v.limit.value if v.limit.metric in _NOISY else 0.0) for v in verdicts)
 
 
 def at(steps: Parts, strength: float) -> Parts:

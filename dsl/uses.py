@@ -1,4 +1,4 @@
-"""`use "other.mlc" as x`: what another file binds, under names that start with `x.`."""
+"""`use "other.mlc" as x`: what another file binds, under names that start with `x.`; `use "x.py"`: metrics."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Used:
 
     statements: tuple[_Bound, ...] = ()
     bases: Mapping[str, Path] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)  # Python files by their alias
     diagnostics: tuple[Diagnostic, ...] = ()
     lost: frozenset[str] = frozenset()  # names of statements that could not be read
 
@@ -49,6 +50,7 @@ def used_by(file: ast.File, folder: Path, above: tuple[Path, ...] = ()) -> Used:
     return Used(
         tuple(s for used in found for s in used.statements),
         {name: base for used in found for name, base in used.bases.items()},
+        {name: path for used in found for name, path in used.modules.items()},
         tuple(d for used in found for d in used.diagnostics),
         frozenset(name for used in found for name in used.lost),
     )
@@ -68,8 +70,12 @@ def _used(use: ast.Use, alias: str, folder: Path, above: tuple[Path, ...]) -> Us
     """What one file binds. Errors: whatever keeps it from being read."""
     path = folder / use.path
     here = path.resolve()
+    if path.suffix == ".py" and path.is_file():
+        return Used(modules={alias: str(path)})
+    if path.suffix == ".py":
+        raise _unusable(use, Code.NOT_FOUND, "there is no such file", "check the path: it is relative to this file")
     if path.suffix != ".mlc":
-        raise _unusable(use, Code.NOT_YET, "it is no recipe file", _OTHERS)
+        raise _unusable(use, Code.NOT_YET, "it is neither recipes nor Python", _OTHERS)
     if here in above:
         way = " -> ".join(p.name for p in (*above[above.index(here) :], here))
         raise _unusable(use, Code.CYCLE, f"it uses itself ({way})", "move what both need to a third file")
@@ -89,7 +95,7 @@ def _unusable(use: ast.Use, code: Code, why: str, help: str) -> MlcError:
     return MlcError(Diagnostic(code, f"{use.path!r} cannot be used: {why}", use.span, help=help))
 
 
-_OTHERS = "recipes are used from .mlc files; passes come from packages with an entry point in the group mlc.passes"
+_OTHERS = "use NAME.mlc for recipes, NAME.py for metrics"
 
 
 def _renamed(
@@ -104,21 +110,24 @@ def _renamed(
     bound = frozenset(s.name for s in statements) | lost | inner.lost
     bases = {s.name: inner.bases.get(s.name, folder) for s in statements if isinstance(s, ast.Binding)}
     return Used(
-        tuple(_prefixed(s, f"{alias}.", bound) for s in statements),
+        tuple(_prefixed(s, f"{alias}.", bound, inner.modules) for s in statements),
         {f"{alias}.{name}": base for name, base in bases.items()},
+        {f"{alias}.{name}": path for name, path in inner.modules.items()},
         (*inner.diagnostics, *diagnostics),
         frozenset(f"{alias}.{name}" for name in lost | inner.lost),
     )
 
 
-def _prefixed(statement: _Bound, prefix: str, bound: frozenset[str]) -> _Bound:
+def _prefixed(statement: _Bound, prefix: str, bound: frozenset[str], modules: Mapping[str, str]) -> _Bound:
     visible = bound - frozenset(_parameters(statement))
 
     def change(node: ast.Node) -> ast.Node:
         if isinstance(node, ast.Ref | ast.Call | ast.KindName) and node.name in visible:
             return dataclasses.replace(node, name=prefix + node.name)
-        if isinstance(node, ast.Bound | ast.Objective) and node.target in visible:
-            return dataclasses.replace(node, target=f"{prefix}{node.target}")
+        if isinstance(node, ast.Bound | ast.Objective):
+            metric = f"{prefix}{node.metric}" if node.metric.rpartition(".")[0] in modules else node.metric
+            target = f"{prefix}{node.target}" if node.target in visible else node.target
+            return dataclasses.replace(node, metric=metric, target=target)
         return node
 
     return dataclasses.replace(ast.mapped(statement, change), name=prefix + statement.name)

@@ -36,6 +36,7 @@ class Code(enum.Enum):
     METRIC_UNIT = ("E0302", "a bound without its unit")
     BOUND_MISSED = ("E0303", "a bound was not met")
     BOUND_SENSE = ("E0304", "a bound that asks for the worse side")
+    BAD_METRIC = ("E0305", "a metric of yours that fails")
     # E04xx selectors
     NO_MATCH = ("E0401", "a selector that matches nothing")
     BAD_SELECTOR = ("E0402", "an invalid selector")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kit.two_layers import two_layers
 
+from mlc.cli_options import metrics_of
 from mlc.dsl.jobs import jobs_of
 from mlc.dsl.metrics import METRICS
 from mlc.dsl.names import standard
@@ -49,14 +50,16 @@ def test_the_file_with_bindings_runs(tmp_path: Path) -> None:
     assert [len(Program.of(job.recipe, job.target).limits) for job in jobs] == [2, 1]
 
 
-def _commands() -> list[str]:
-    """The recipes of all command lines in the README and in docs, but files, examples of refusals and user's passes."""
+def _commands() -> list[tuple[str, list[str]]]:
+    """The recipes of all command lines in the README and in docs, but files, examples of refusals and user's passes;
+    and the metrics that they name."""
     root = Path(__file__).parent.parent
     pages = (root / "README.md", *(p for p in (root / "docs").rglob("*.md") if p.name not in _OTHER))
     lines = (line for page in pages for line in page.read_text(encoding="utf-8").splitlines())
     commands = [shlex.split(line, comments=True) for line in lines if re.match(r" *mlc (compile|plan) ", line)]
+    given = [[c[i + 1] for i, w in enumerate(c) if w == "--metric"] for c in commands]
     found = [c[next(i for i, w in enumerate(c) if w in ("-r", "--recipe")) + 1] for c in commands]
-    return [recipe for recipe in found if ".mlc" not in recipe]
+    return [(recipe, metrics) for recipe, metrics in zip(found, given) if ".mlc" not in recipe]
 
 
 _OTHER = ("roadmap.md", "writing-a-pass.md")
@@ -65,8 +68,8 @@ _OTHER = ("roadmap.md", "writing-a-pass.md")
 def test_each_command_line_of_the_docs_can_be_executed() -> None:
     recipes = _commands()
     assert len(recipes) > 10
-    for recipe in recipes:
-        assert Recipe.parse(recipe).steps
+    for recipe, metrics in recipes:
+        assert Recipe.parse(recipe, metrics=metrics_of(metrics)).steps
 
 
 def test_tables_are_complete() -> None:

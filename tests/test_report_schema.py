@@ -32,13 +32,21 @@ RECIPES = {
     "ppocrv4_rec": "fp16",  # its metadata holds the alphabet
 }
 #: Objects whose keys are names of the model: anything may be a key.
-OPEN = {"metadata", "binding", "files", "domains", "kernels", "changed_operators", "seconds", "dims"}
+OPEN = {"metadata", "binding", "files", "domains", "kernels", "changed_operators", "seconds", "dims", "metrics"}
 
 
 def labelled(folder: Path) -> Path:
     path = folder / "labelled.npz"
     rng = np.random.default_rng(1)
     np.savez(path, x=rng.standard_normal((40, 64), dtype=np.float32), label=rng.integers(0, 10, 40))
+    return path
+
+
+def scores(folder: Path) -> Path:
+    path = folder / "scores.py"
+    path.write_text(
+        "def right(outputs, labels):\n    return sum(y.argmax() == t for y, t in zip(outputs['y'], labels))\n"
+    )
     return path
 
 
@@ -54,7 +62,13 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     made = [
         mlc.compile(source, "simplify + int4", output=folder / "a.mlc", force=True, print_changes=io.StringIO()),
         mlc.compile(source, "prune + int8", data=data),
-        mlc.compile(source, "prune(75%) where acc_drop <= 1pp", eval=labels, labels="label"),
+        mlc.compile(
+            source,
+            "prune(75%) where acc_drop <= 1pp, latency.p95 <= 9x, peak_memory <= 9x, right >= 0.5x",
+            eval=labels,
+            labels="label",
+            metrics={"right": f"{scores(folder)}:right"},
+        ),
         mlc.compile(source, "weights([2, 4, 8]) where size <= 0.4x", data=data, eval=data),
         mlc.compile(source, "fp16 where size <= 0.01x", check="none"),
         mlc.compile(wide, "int4", data=f'npz("{data}", take=16, seed=1, batch=4)'),

@@ -40,19 +40,22 @@ class Python(Source):
         return replace(self, function=str(folder / self.function)) if module.endswith(".py") else self
 
     def open(self, inputs: Inputs, labels: str | None) -> Stream:
-        return PythonStream(self.function, self._find(), inputs, labels)
+        return PythonStream(self.function, function_at(self.function, "no arguments"), inputs, labels)
 
-    def _find(self) -> Callable[[], Any]:
-        module, _, name = self.function.rpartition(":")
-        if not module or not name.isidentifier():
-            raise errors.error(
-                Code.BAD_DATA, f"{self.function!r} names no function", help="write module:function or file.py:function"
-            )
-        found = getattr(_import(module, self.function), name, None)
-        if not callable(found):
-            what = "has no function" if found is None else f"has no function but a {type(found).__name__} called"
-            raise bad(f"{module!r} {what} {name!r}", self.function, "name a function that takes no arguments")
-        return found  # type: ignore[no-any-return]
+
+def function_at(text: str, takes: str) -> Callable[..., Any]:
+    """The function called `module:function` or `file.py:function`; its module is executed. `takes` is what a function
+    for this purpose takes. Errors: BAD_DATA, NOT_FOUND."""
+    module, _, name = text.rpartition(":")
+    if not module or not name.isidentifier():
+        raise errors.error(
+            Code.BAD_DATA, f"{text!r} names no function", help="write module:function or file.py:function"
+        )
+    found = getattr(_import(module, text), name, None)
+    if not callable(found):
+        what = "has no function" if found is None else f"has no function but a {type(found).__name__} called"
+        raise bad(f"{module!r} {what} {name!r}", text, f"name a function that takes {takes}")
+    return found  # type: ignore[no-any-return]
 
 
 class PythonStream(Stream):
@@ -122,7 +125,7 @@ class PythonStream(Stream):
         except MlcError:
             raise
         except Exception as cause:  # whatever the user's code raises
-            raise bad(f"the function raises {_told(cause)}", self.where(index), "correct the function") from cause
+            raise bad(f"the function raises {told(cause)}", self.where(index), "correct the function") from cause
 
     def _sample(self, index: int, item: Any) -> Sample:
         where = self.where(index)
@@ -151,7 +154,7 @@ def _array(value: Any, what: str, where: str) -> Array:
     return found
 
 
-def _told(cause: Exception) -> str:
+def told(cause: Exception) -> str:
     """An exception and the line of the user's code that it comes from."""
     machinery = {__file__, importlib.__file__}
     frames = [
@@ -172,7 +175,7 @@ def _import(module: str, function: str) -> ModuleType:
             return _load(file) if file.suffix == ".py" else importlib.import_module(module)
     except Exception as cause:  # whatever the user's code raises
         raise bad(
-            f"{module!r} cannot be imported: {_told(cause)}", function, "a file is written folder/file.py:function"
+            f"{module!r} cannot be imported: {told(cause)}", function, "a file is written folder/file.py:function"
         ) from cause
 
 

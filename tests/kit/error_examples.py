@@ -224,6 +224,16 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     # -- selectors and requests --------------------------------------------------------------------------------------
     Example(
+        Code.BAD_METRIC,
+        "A function of yours that a bound names raises, or returns no finite number.",
+        "mlc compile net.onnx -r 'int8 where share <= 0.1' --metric share=metrics.py:share --eval samples.npz",
+        "Correct the function. It takes the outputs (for each a list with one array a sample) and the labels, a list, "
+        "and returns a number ([metrics of your own](recipes.md#metrics-of-your-own)).",
+        given="`samples.npz` without labels",
+        files={"metrics.py": "def share(outputs, labels):\n    return sum(labels) / len(labels)\n"},
+        prepare=lambda folder: np.savez(folder / "samples.npz", x=np.zeros((8, 64), np.float32)),
+    ),
+    Example(
         Code.NO_MATCH,
         "A selector (or an entry of an argument that holds patterns) matches nothing in this model.",
         _recipe('int4 on "fc3"'),
