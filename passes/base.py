@@ -137,19 +137,24 @@ class Scope:
         return self.on is not None
 
     def allows(self, op: Op) -> bool:
-        return (self.on is None or _name(op) in self.on) and not self.excludes(op)
+        return (self.on is None or node_name(op) in self.on) and not self.excludes(op)
 
     def excludes(self, op: Op) -> bool:
         """Whether `except` names the op: a group that touches it is left alone."""
-        return _name(op) in self.but
+        return node_name(op) in self.but
 
     def allows_group(self, producers: Iterable[Op]) -> bool:
         return all(self.allows(op) for op in producers)
 
 
-def _name(op: Op) -> str:
+def node_name(op: Op) -> str:
     """What selectors call an op: nodes without a name go by where they come from."""
     return op.name or op.loc.origin
+
+
+def site_name(op: Op) -> str:
+    """What plans and reports call an op, which is unique: nodes without a name go by their first result."""
+    return op.name or op.results[0].name
 
 
 EVERYWHERE = Scope()

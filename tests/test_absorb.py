@@ -48,7 +48,7 @@ def test_outputs_stay_where_nothing_lies_below(kind):
     verify(absorbed)
     (done,) = absorbed.history[-1].done
     assert done.before == "4 of 8 channels never at zero"
-    np.testing.assert_allclose(absorbed.history[-1].plan.sites[0].lowered, LOWERED, atol=1e-6)
+    np.testing.assert_allclose(absorbed.history[-1].plan.sites[0].numbers, LOWERED, atol=1e-6)
     assert relative(run(module, feeds), run(absorbed, feeds)) < 1e-5
     relus = [next(op for op in m.graph.ops if op.kind == "Relu").results[0].name for m in (module, absorbed)]
     before, after = (

@@ -34,6 +34,7 @@ from mlc.passes.quantize import damage as damage_module
 from mlc.passes.quantize import mixed
 from mlc.passes.quantize import sites as sites_module
 from mlc.passes.quantize.int4 import Int4
+from mlc.passes.quantize.int8.int8 import Int8
 from mlc.passes.quantize.sites import Site
 from mlc.passes.quantize.weight_only import Weights
 from mlc.passes.quantize.weights import computed_weights
@@ -225,6 +226,9 @@ def test_weights_that_are_stored_as_codes_are_done() -> None:
         assert {s.code for s in report.skipped} == {SkipCode.ALREADY}  # type: ignore[attr-defined]
         products = [op for op in again.walk() if op.kind in ("Conv", "ConvTranspose", "MatMul", "LSTM")]
         assert len(report.skipped) == len(products)  # type: ignore[attr-defined]
+        eight = Int8(mode="stored")(again, ORT).history[-1]
+        assert not eight.done  # type: ignore[attr-defined]
+        assert set(eight.skipped) == set(report.skipped)  # type: ignore[attr-defined]
 
 
 # -- several numbers of bits ---------------------------------------------------------------------------------------

@@ -20,25 +20,27 @@ from ...ir.constants import Constant
 from ...ir.core import Module, Op
 from ...ir.ops.access import attr_int, attr_ints, attr_text
 from ...ir.rewrite import Rewriter
-from ..base import LOSSY, Context, Done, Effect, Pass, Plan, SkipCode, Skipped, option
+from ..base import LOSSY, Context, Done, Effect, Pass, SkipCode, Skipped, option, site_name
 from ..bias import add_bias
 from ..linear import Convolution, Linear, TransposedConvolution, linear_of
+from .scaling import ScalingPlan
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class AbsorbSite:
-    """A batch normalization, the layers that read it behind a ReLU, and what every channel is lowered by."""
+    """A batch normalization, the layers that read it behind a ReLU, how many channels are lowered, and what each is
+    lowered by."""
 
     name: str
     readers: tuple[str, ...]
     channels: int
-    lowered: tuple[float, ...]
+    numbers: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class AbsorbPlan(Plan):
+class AbsorbPlan(ScalingPlan):
     sites: tuple[AbsorbSite, ...] = ()
 
 
@@ -69,27 +71,29 @@ class Absorb(Pass):
     def _decide(self, op: Op, ctx: Context) -> AbsorbSite | Skipped:
         readers = _readers(op)
         if isinstance(readers, str):
-            return Skipped(_name(op), SkipCode.NOT_FOLLOWED, readers)
+            return Skipped(site_name(op), SkipCode.NOT_FOLLOWED, readers)
         if not ctx.scope.allows(op) or any(ctx.scope.excludes(r.op) for r in readers):
-            return Skipped(_name(op), SkipCode.SCOPE, "outside the scope of the step")
+            return Skipped(site_name(op), SkipCode.SCOPE, "outside the scope of the step")
         gamma, beta = (_numbers(op, slot) for slot in (1, 2))
         lowered = np.maximum(0.0, beta - self.deviations * np.abs(gamma))
         if not np.isfinite(lowered).all():
-            return Skipped(_name(op), SkipCode.HURTS, "its scale or shift holds Inf or NaN")
+            return Skipped(site_name(op), SkipCode.HURTS, "its scale or shift holds Inf or NaN")
         if not lowered.any():
-            return Skipped(_name(op), SkipCode.ALREADY, f"no channel lies {self.deviations:g} deviations above zero")
+            return Skipped(
+                site_name(op), SkipCode.ALREADY, f"no channel lies {self.deviations:g} deviations above zero"
+            )
         numbers = tuple(float(x) for x in lowered)
-        return AbsorbSite(_name(op), tuple(_name(r.op) for r in readers), int((lowered > 0).sum()), numbers)
+        return AbsorbSite(site_name(op), tuple(site_name(r.op) for r in readers), int((lowered > 0).sum()), numbers)
 
     def apply(self, rw: Rewriter, plan: AbsorbPlan, ctx: Context) -> list[Done]:
-        norms = {_name(op): op for op in _norms(rw.module)}
+        norms = {site_name(op): op for op in _norms(rw.module)}
         return [_absorb(rw, norms[site.name], site) for site in plan.sites]
 
 
 def _absorb(rw: Rewriter, op: Op, site: AbsorbSite) -> Done:
     readers = _readers(op)
     assert not isinstance(readers, str)
-    lowered, shift = np.array(site.lowered), op.operand(2)
+    lowered, shift = np.array(site.numbers), op.operand(2)
     assert shift is not None
     assert shift.constant is not None
     made = rw.constant(Constant.of(_numbers(op, 2) - lowered, shift.constant.dtype), f"{shift.name}_lowered")
@@ -130,7 +134,7 @@ def _readers(op: Op) -> list[Linear] | str:
         if linear is None or linear.data is not users[0].results[0]:
             return "what reads it behind the ReLU is not a layer with constant weights"
         if isinstance(linear, Convolution) and _padded(linear):
-            return f"{_name(user)} pads it with zeros, which do not move along"
+            return f"{site_name(user)} pads it with zeros, which do not move along"
         found.append(linear)
     return found or "nothing reads it"
 
@@ -140,7 +144,3 @@ def _padded(linear: Convolution) -> bool:
         return True
     mode = attr_text(linear.op, "auto_pad", "NOTSET")
     return any(attr_ints(linear.op, "pads") or ()) if mode == "NOTSET" else mode != "VALID" and linear.taps > 1
-
-
-def _name(op: Op) -> str:
-    return op.name or op.results[0].name

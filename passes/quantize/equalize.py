@@ -17,14 +17,14 @@ import numpy as np
 from ...ir.axes import Axes
 from ...ir.axis_actions import BEHAVIOUR
 from ...ir.axis_scales import Scale
-from ...ir.core import Module, Op, Value
+from ...ir.core import Module, Value
 from ...ir.quant import QSpec, dequantize, min_max, quantize
 from ...ir.rewrite import Rewriter
-from ..base import EXACT, Context, Done, Effect, Pass, Plan, SkipCode, Skipped
+from ..base import EXACT, Context, Done, Effect, Pass, SkipCode, Skipped, site_name
 from ..linear import Linear, linear_of
 from .equalize_solve import Balance, Meeting, meetings
 from .prepare import Prepared, prepare
-from .scaling import apply_scales, axes_of
+from .scaling import ScalingPlan, apply_scales, axes_of
 
 Array = np.ndarray[Any, Any]
 
@@ -48,17 +48,9 @@ class EqualizeSite:
 
 
 @dataclass(frozen=True)
-class EqualizePlan(Plan):
+class EqualizePlan(ScalingPlan):
     sites: tuple[EqualizeSite, ...] = ()
     sweeps: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan with the range of the numbers in place of them all."""
-        found = super().to_json()
-        for site in found["sites"]:
-            numbers = site.pop("numbers")
-            site |= {"count": len(numbers), "least": min(numbers), "most": max(numbers)}
-        return found
 
 
 @dataclass(frozen=True)
@@ -106,10 +98,6 @@ class Equalize(Pass):
         ]
 
 
-def _name(op: Op) -> str:
-    return op.name or op.results[0].name
-
-
 def _in_scope(m: Meeting, ctx: Context) -> bool:
     touched = (op for value, _ in m.cells.direction.sides if value.constant is not None for op in value.users)
     return ctx.scope.allows_group(m.makers) and not any(ctx.scope.excludes(op) for op in touched)
@@ -129,7 +117,7 @@ def _decide(m: Meeting, start: Balance, balance: Balance) -> EqualizeSite | Skip
     numbers = balance.numbers[m]
     if bool((numbers == 1).all()):
         return Skipped(m.name, SkipCode.ALREADY, "its ranges are equal")
-    makers, readers = (tuple(map(_name, ops)) for ops in (m.makers, m.readers))
+    makers, readers = (tuple(map(site_name, ops)) for ops in (m.makers, m.readers))
     before, after = (float(np.mean([_error(b.scaled(v)) for v, _, _ in m.sides])) for b in (start, balance))
     return EqualizeSite(m.name, makers, readers, m.key, _short(before), _short(after), tuple(float(x) for x in numbers))
 
@@ -154,7 +142,7 @@ def _fixed(axes: Axes, found: Sequence[Meeting]) -> Iterator[Skipped]:
         linear = linear_of(op)
         if linear is not None and op not in making:
             why = _obstacle(linear)
-            yield Skipped(_name(op), SkipCode.PINNED_AXIS, why)
+            yield Skipped(site_name(op), SkipCode.PINNED_AXIS, why)
 
 
 def _obstacle(linear: Linear) -> str:
@@ -172,7 +160,7 @@ def _obstacle(linear: Linear) -> str:
             if user.is_terminator:
                 return "it makes an output of the model" if user.parent is not None else "it leaves a body"
             if user.kind not in BEHAVIOUR and user.kind not in _ASK_SIZES:
-                return f"{user.kind} behind it does not commute with scales ({_name(user)})"
+                return f"{user.kind} behind it does not commute with scales ({site_name(user)})"
             if linear_of(user) is None:
                 waiting += user.results
     return "no other weights meet it there"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ...ir.core import Module, Op
 from ...ir.rewrite import Rewriter
-from ..base import Context, Scope
+from ..base import Context, Scope, node_name
 from ..rewrite.driver import Tally
 from ..rewrite.simplify import Simplify
 
@@ -74,17 +74,13 @@ class _Chosen:
         listed = tuple(ops)
         on = frozenset(op.loc.origin for op in listed if scope.allows(op))
         but = frozenset(op.loc.origin for op in listed if scope.excludes(op))
-        return _Chosen(scope, frozenset(_name(op) for op in listed), on, but)
+        return _Chosen(scope, frozenset(node_name(op) for op in listed), on, but)
 
     def after(self, ops: Iterable[Op]) -> Scope:
         """The scope for ops of the folded module: new ones are judged by the node that they stand for."""
-        new = {_name(op): op.loc.origin for op in ops if _name(op) not in self.names}
+        new = {node_name(op): op.loc.origin for op in ops if node_name(op) not in self.names}
         but = self.scope.but | {name for name, origin in new.items() if origin in self.but}
         if self.scope.on is None:
             return replace(self.scope, but=frozenset(but))
         on = self.scope.on | {name for name, origin in new.items() if origin in self.on}
         return replace(self.scope, on=frozenset(on), but=frozenset(but))
-
-
-def _name(op: Op) -> str:
-    return op.name or op.loc.origin

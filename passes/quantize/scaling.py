@@ -27,9 +27,25 @@ from ...ir.core import Graph, Module, Op, Value
 from ...ir.dtypes import DType
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
+from ..base import Plan
 from ..linear import Convolution, Linear, linear_of
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ScalingPlan(Plan):
+    """A plan of sites that have `numbers`, one for every channel."""
+
+    sites: tuple[Any, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan with the range of the numbers in place of them all."""
+        found = super().to_json()
+        for site in found["sites"]:
+            numbers = site.pop("numbers")
+            site |= {"count": len(numbers), "least": min(numbers), "most": max(numbers)}
+        return found
 
 
 class ScaledPayload:

@@ -16,7 +16,7 @@ from ...ir.ops.table import lookup
 from ...ir.quant import QSpec
 from ...ir.quant_blocks import Search, encode, fitting_scale_type, largest, sampled
 from ...ir.types import TensorType
-from ..base import Context, SkipCode, Skipped
+from ..base import Context, SkipCode, Skipped, site_name
 from .weights import LAYOUTS, LOOKUPS, Layout, Reader, Weight, describe, is_notable, is_stored, layout
 
 Form = Literal["blocks", "stored"]
@@ -280,26 +280,36 @@ def _skip_some(weight: Weight, problems: Sequence[Problem | None], notable: Sequ
     ]
 
 
-def without_weights(module: Module, ctx: Context) -> Iterator[Skipped]:
-    """Products that have no constant weight: both sides are activations, or the weight is quantized."""
+_CODING = ("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
+
+
+def already(module: Module) -> Iterator[Skipped]:
+    """Operators that compute with codes, or whose weight is stored as codes."""
     for op in module.walk():
-        site = op.name or op.kind
-        if lookup(op.kind).has(Trait.QUANTIZED) and op.kind not in ("QuantizeLinear", "DequantizeLinear"):
-            yield Skipped(site, SkipCode.ALREADY, f"{op.op_type} has quantized operands")
+        if op.kind in _CODING or (op.results and is_stored(op.results[0])):
+            continue  # they make codes, or widen them
+        if lookup(op.kind).has(Trait.QUANTIZED):
+            yield Skipped(site_name(op), SkipCode.ALREADY, f"{op.op_type} has quantized operands")
+        elif any(_is_widened(op.operand(slot)) for slot in lookup(op.kind).weights):
+            yield Skipped(site_name(op), SkipCode.ALREADY, "its weight is quantized", "`dequantize` it first")
+
+
+def activations_only(module: Module, ctx: Context) -> Iterator[Skipped]:
+    """Products that have no weight: both sides are computed."""
+    for op in module.walk():
         slots = [slot for kind, slot in LAYOUTS if kind == op.kind and kind not in LOOKUPS]
-        if slots and not any(_source_kind(op.operand(slot)) == "constant" for slot in slots):
-            if any(_source_kind(op.operand(slot)) == "quantized" for slot in slots):
-                yield Skipped(site, SkipCode.ALREADY, "its weight is quantized", "`dequantize` it first")
-            elif ctx.scope.allows(op):
-                yield Skipped(site, SkipCode.NOT_CONSTANT, "both sides are activations")
+        if slots and ctx.scope.allows(op) and all(_is_computed(op.operand(slot)) for slot in slots):
+            yield Skipped(site_name(op), SkipCode.NOT_CONSTANT, "both sides are activations")
 
 
-def _source_kind(value: Value | None) -> str:
-    """Where an operand comes from: a constant, quantized data, or computation."""
+def _is_widened(value: Value | None) -> bool:
+    return value is not None and value.op is not None and is_stored(value)
+
+
+def _is_computed(value: Value | None) -> bool:
+    """Neither codes nor a constant, nor made from one by renaming its elements."""
     if is_stored(value):
-        return "quantized"
+        return False
     while value is not None and value.op is not None and value.op.kind in ("Transpose", "Cast", "Identity"):
         value = value.op.operand(0)
-    if value is None or value.constant is not None:
-        return "constant" if value is not None else "computed"
-    return "quantized" if value.op is not None and value.op.kind == "DequantizeLinear" else "computed"
+    return value is not None and value.constant is None

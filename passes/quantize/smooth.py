@@ -16,10 +16,10 @@ import numpy as np
 
 from ...ir.core import Module, Op
 from ...ir.rewrite import Rewriter
-from ..base import EXACT, Context, Done, Effect, Need, Pass, Plan, SkipCode, Skipped, option
+from ..base import EXACT, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option, site_name
 from ..linear import Convolution
 from .prepare import Prepared, prepare
-from .scaling import ScalingSite, axes_of, blocked, divide, scaling_sites
+from .scaling import ScalingPlan, ScalingSite, axes_of, blocked, divide, scaling_sites
 from .smooth_samples import Seen, watch
 from .smooth_search import Search
 
@@ -43,16 +43,8 @@ class SmoothSite:
 
 
 @dataclass(frozen=True)
-class SmoothPlan(Plan):
+class SmoothPlan(ScalingPlan):
     sites: tuple[SmoothSite, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan with the range of the numbers in place of them all."""
-        found = super().to_json()
-        for site in found["sites"]:
-            numbers = site.pop("numbers")
-            site |= {"count": len(numbers), "least": min(numbers), "most": max(numbers)}
-        return found
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ class Smooth(Pass):
         if why := self._hurts(kind, before, best.error, 1.0 if site.folded else _elements_per_output(site)):
             return Skipped(site.name, SkipCode.HURTS, f"{why} ({best.name})")
         numbers = tuple(float(x) for x in best.numbers)
-        readers = tuple(_name(r.op) for r in site.readers)
+        readers = tuple(site_name(r.op) for r in site.readers)
         return SmoothSite(site.name, readers, site.folded, best.name, _short(before), _short(best.error), numbers)
 
     def _hurts(self, kind: Literal["folded", "mul"], before: float, after: float, price: float) -> str:
@@ -138,7 +130,7 @@ class Smooth(Pass):
             return []
         prepare(rw, ctx)
         axes = axes_of(rw.module)
-        sites = {tuple(_name(r.op) for r in site.readers): site for site in scaling_sites(axes)}
+        sites = {tuple(site_name(r.op) for r in site.readers): site for site in scaling_sites(axes)}
         done = []
         for planned in plan.sites:
             divide(rw, axes, sites[planned.readers], np.array(planned.numbers))
@@ -153,10 +145,6 @@ _TIED = "nothing before it can take the division up"
 
 def _elements_per_output(site: ScalingSite) -> float:
     return site.count / sum(r.shape[0] * r.shape[1] for r in site.readers)
-
-
-def _name(op: Op) -> str:
-    return op.name or op.results[0].name
 
 
 def _short(error: float) -> float:

@@ -31,7 +31,7 @@ from .narrow import worth_narrowing
 from .prepare import Prepared, prepare
 from .refine.awq import awq
 from .refine.refine import refine, told_together
-from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, decide, without_weights
+from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, activations_only, already, decide
 from .weights import computed_weights, float_weights
 
 BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
@@ -107,7 +107,7 @@ class WeightOnly(Pass):
 
     def _decided(self, module: Module, ctx: Context) -> WeightPlan:
         options: list[list[Site]] = []
-        skipped = list(without_weights(module, ctx))
+        skipped = [*already(module), *activations_only(module, ctx)]
         total = sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
         weights = {weight.name: weight for weight in float_weights(module)}
         for weight in weights.values():

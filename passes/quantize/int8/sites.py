@@ -11,13 +11,12 @@ from ....ir.constants import Constant
 from ....ir.core import Module, Op, Value
 from ....ir.dtypes import DType
 from ....ir.ops.access import attr_float, attr_int
-from ....ir.ops.opdef import Trait
-from ....ir.ops.table import lookup
 from ....ir.quant_blocks import largest
 from ....ir.types import TensorType
 from ...base import Context, SkipCode, Skipped
 from ...linear import RECURRENT
 from ...ports import Form
+from ..sites import already
 from ..weights import Reader, Weight, describe, float_weights, is_notable
 from .channels import channel_axis
 
@@ -25,7 +24,6 @@ from .channels import channel_axis
 OVERHEAD = 256
 #: Ops that the emitter can give 8-bit activations; the weight is operand 1, the data operand 0.
 _INTEGER = ("Conv", "MatMul", "Gemm")
-_ON_THE_WAY = ("Transpose", "Cast", "Identity", "Mul", "Sub", "Reshape")  # from codes to the operand of a reader
 _KEEP = "keep it, or store it with fp16"
 
 
@@ -58,7 +56,7 @@ class _Problem:
 
 def candidates(module: Module, ctx: Context) -> Iterator[Candidate | Skipped]:
     """Every weight that has an 8-bit form, or why not, in the order of the module."""
-    yield from _already(module)
+    yield from already(module)
     for weight in float_weights(module):
         yield from _decide(module, weight, ctx)
 
@@ -157,23 +155,3 @@ def _is_f32(value: Value) -> bool:
 
 def _skipped(reader: Reader, problem: _Problem) -> Skipped:
     return Skipped(reader.site, problem.code, problem.why, problem.what_to_do)
-
-
-def _already(module: Module) -> Iterator[Skipped]:
-    for op in module.walk():
-        if op.kind in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        if lookup(op.kind).has(Trait.QUANTIZED):
-            yield Skipped(op.name or op.kind, SkipCode.ALREADY, f"{op.op_type} has quantized operands")
-        elif any(_is_dequantized(op.operand(slot)) for slot in lookup(op.kind).weights):
-            yield Skipped(op.name or op.kind, SkipCode.ALREADY, "its weight is quantized")
-
-
-def _is_dequantized(value: Value | None) -> bool:
-    """Whether a value is made from codes in constants: by a DequantizeLinear, or widened as lowered files do it."""
-    while value is not None and value.op is not None and value.op.kind in _ON_THE_WAY:
-        source = value.op.operand(0)
-        if value.op.kind == "Cast" and source is not None and source.constant is not None:
-            return source.constant.dtype.is_integer
-        value = source
-    return value is not None and value.op is not None and value.op.kind == "DequantizeLinear"

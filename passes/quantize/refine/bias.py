@@ -26,7 +26,7 @@ import numpy as np
 from ....ir.core import Module, Op, Value
 from ....ir.rewrite import Rewriter
 from ....ir.types import TensorType
-from ...base import Context, Done, SkipCode, Skipped
+from ...base import Context, Done, SkipCode, Skipped, site_name
 from ...bias import add_bias, has_bias_place
 from ...linear import RECURRENT
 from ...statistics import runs
@@ -53,7 +53,7 @@ class BiasSite:
 
     @property
     def name(self) -> str:
-        return self.op.name or self.op.results[0].name
+        return site_name(self.op)
 
     def channels(self, result: Array) -> Array:
         """[n, channels] in float64."""
@@ -88,7 +88,7 @@ def bias_sites(module: Module, source: Module, allows: Callable[[Op], bool]) -> 
 
 
 def _site(op: Op, wanted: Value | None, level: int) -> BiasSite | Skipped:
-    name = op.name or op.results[0].name
+    name = site_name(op)
     if op.kind in RECURRENT:
         return Skipped(name, SkipCode.NOT_FOLLOWED, f"what the gates of {op.kind} add up is not seen")
     if not has_bias_place(op):
