@@ -9,7 +9,8 @@ import dataclasses
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -35,7 +36,7 @@ _DEEP = ("I", "F")  # modes of more than 8 bits, which a conversion would cut of
 
 @dataclass(frozen=True)
 class Images(Source):
-    """The images of a folder and of the folders in it, in the order of their names, as one input of a model."""
+    """The images of a folder and of the folders in it, one of each in turn, as one input of a model."""
 
     name: ClassVar[str] = "images"
     path: str = option(unit="path", positional=True, doc="the folder")
@@ -166,7 +167,7 @@ class ImageStream(Stream):
         self._source, self._input, self._kind = source, input, kind
         self._folder = Path(source.path)
         found = [path.relative_to(self._folder).as_posix() for path in _files(self._folder)]
-        self._names = sorted((n for n in found if n.lower().endswith(_SUFFIXES)), key=natural)
+        self._names = _in_turn(n for n in found if n.lower().endswith(_SUFFIXES))
         if not self._names:
             raise bad("the folder holds no images", self.title, f"images end in {', '.join(_SUFFIXES)}")
         others = sorted(set(found) - set(self._names))
@@ -230,6 +231,17 @@ def _files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _in_turn(names: Iterable[str]) -> list[str]:
+    """The first image of each folder, then the second of each: whoever takes the first samples sees all classes."""
+    count: Counter[str] = Counter()
+    found: list[tuple[int, str]] = []
+    for name in sorted(names, key=natural):
+        folder = name.rpartition("/")[0]
+        found.append((count[folder], name))
+        count[folder] += 1
+    return [name for _, name in sorted(found, key=lambda item: item[0])]
 
 
 def _covering(image: tuple[int, int], box: tuple[int, int], shorter: int | None) -> tuple[int, int]:
