@@ -361,6 +361,29 @@ def test_what_can_be_iterated_again_is_kept_and_generators_are_called_again() ->
         assert calls.count("stream") == before + (name == "stream")  # both parts have one digest
 
 
+def test_data_sets_and_loaders_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Set(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"x": torch.full((3, 4), float(index)), "y": index}
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+        def __iter__(self) -> Any:
+            return (Set()[i] for i in range(7))
+
+    load = torch.utils.data.DataLoader
+    for function, rows in ((Set, 1), (lambda: load(Set(), batch_size=3), 3), (lambda: load(Stream(), batch_size=3), 3)):
+        data = open_data(lambda made=function: made(), ONE, labels="y")
+        assert len(data) == -(-7 // rows)
+        batches = list(data.batches())
+        assert [int(v) for b in batches for v in b.inputs["x"][:, 0, 0]] == list(range(7))
+        assert [int(v) for b in batches if b.labels is not None for v in b.labels.ravel()] == list(range(7))
+
+
 def test_a_file_may_define_dataclasses_and_import_its_neighbours(tmp_path: Path) -> None:
     Path("code").mkdir()
     Path("code/beside.py").write_text("import numpy as np\nROW = np.zeros((3, 4), 'f')\n")

@@ -71,8 +71,7 @@ class PythonStream(Stream):
         """Counted in one pass over the samples, if what the function returns has no length."""
         if limit not in self._counted:
             with self._blamed(0):
-                found = self._call()
-                total = len(found) if isinstance(found, Sized) else None
+                total = _length(self._call())
             if total is None:
                 total = sum(1 for _ in self._items(range(limit) if limit is not None else None))
             self._counted[limit] = total if limit is None else min(total, limit)
@@ -111,6 +110,8 @@ class PythonStream(Stream):
 
     def _call(self) -> Iterable[Any]:
         found = self._kept if self._kept is not None else self._function()
+        if not isinstance(found, Iterable) and isinstance(found, Sized) and hasattr(found, "__getitem__"):
+            found = _Indexed(found)
         if not isinstance(found, Iterable) or isinstance(found, Mapping | str | bytes):
             raise bad(
                 f"the function returns a {type(found).__name__}, which is no iterable of samples", self.title, _DICTS
@@ -135,6 +136,27 @@ class PythonStream(Stream):
         inputs = {name: _array(item[key], f"input {name!r}", where) for name, key in pairs.items()}
         label = None if self._labels is None else _array(item[self._labels], "the label", where)
         return Sample(index, where, inputs, label)
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """A data set that is read by number, as those of PyTorch are."""
+
+    items: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.items[number] for number in range(len(self.items)))
+
+
+def _length(found: Iterable[Any]) -> int | None:
+    """The number of samples; None if only counting tells."""
+    try:
+        return len(found) if isinstance(found, Sized) else None
+    except TypeError:  # a loader has a length only if what it loads has one
+        return None
 
 
 class _End:

@@ -64,7 +64,7 @@ class Survey:
 
     samples: Samples
     inputs: dict[str, _Input] = field(default_factory=dict)
-    labels: Counter[Any] = field(default_factory=Counter)
+    labels: Counter[float] = field(default_factory=Counter)
     seen: dict[bytes, int] = field(default_factory=dict)  # what inputs hold, and the first sample that holds it
     identical: list[tuple[int, int]] = field(default_factory=list)
 
@@ -82,7 +82,7 @@ class Survey:
         for name, array in sample.inputs.items():
             self.inputs[name].update(array)
         if sample.label is not None:
-            self.labels[sample.label.item() if sample.label.size == 1 else sample.label.shape] += 1
+            self.labels.update(sample.label.ravel().tolist())
         first = self.seen.setdefault(replace(sample, label=None).digest(), sample.index)
         if first != sample.index:
             self.identical.append((sample.index, first))
@@ -109,13 +109,12 @@ class Survey:
     def _classes(self) -> dict[str, Any] | None:
         if not self.samples.has_labels:
             return None
-        ordered = sorted(self.labels.items(), key=lambda item: (isinstance(item[0], tuple), item[0]))
-        counts = [[label, count] for label, count in ordered]
+        counts = [[label, count] for label, count in sorted(self.labels.items())]
         return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
 
     def check_classes(self, classes: int, output: str) -> None:
         """Errors: BAD_DATA for a label that none of the classes of an output has."""
-        wrong = [label for label in self.labels if not isinstance(label, tuple) and not 0 <= label < classes]
+        wrong = [label for label in self.labels if not 0 <= label < classes]
         if wrong:
             raise bad(
                 f"there is a label {wrong[0]}, and output {output!r} has {classes} classes",
