@@ -16,6 +16,7 @@ from .report import change, count, drift_words, fusion_lines, rounds, size, skip
 
 _SHOWN_SITES = 3  # of a reason
 _SHOWN_LINES = 12  # of a list
+_LONGEST_SITE = 80
 #: Options of the command line that are not called as the fields they set.
 _FLAGS = {"external": "--external-data"}
 _VERSIONS = ("onnxruntime", "onnx", "numpy", "python")
@@ -161,12 +162,16 @@ def _skipped(step: Mapping[str, Any]) -> list[str]:
     """One line for each reason, the most frequent first."""
     lines = []
     for group in skip_groups(step):
-        sites = ", ".join(code(site) for site in group.sites[:_SHOWN_SITES])
+        sites = ", ".join(code(_short(site)) for site in group.sites[:_SHOWN_SITES])
         rest = len(group.sites) - _SHOWN_SITES
         more = f" and {rest} more" if rest > 0 else ""
         advice = f" ({plain(group.what_to_do)})" if group.what_to_do else ""
         lines.append(f"{code(step['name'])}, {group.code}: {plain(group.why)}{advice}: {sites}{more}")
     return lines
+
+
+def _short(site: str) -> str:
+    return site if len(site) <= _LONGEST_SITE else f"{site[:_LONGEST_SITE]}..."
 
 
 def _notes(steps: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -190,7 +195,7 @@ def _again(report: Mapping[str, Any]) -> str:
         + f"ONNX Runtime >= {plain(artifact['least_onnxruntime'] or 'none yet')}",
         f"target: {code(report['target'])}, seed {report['seed']}",
         *(f"{kind} data: {_samples(used)}" for kind, used in report["data"].items() if used is not None),
-        *([f"costs: {costs['costs']}, digest `{costs['digest']}`"] if costs is not None else []),
+        *([f"costs: {costs['costs']}, digest {code(costs['digest'])}"] if costs is not None else []),
         f"versions: {plain(', '.join(versions))}",
         f"machine: {plain(environment['cpu'])} ({plain(' '.join(environment['isa']) or 'no vector sets known')})",
     ]
