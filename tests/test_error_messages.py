@@ -54,6 +54,7 @@ UNSEEN: dict[str, str] = {
     "backends.onnx: the disk is full while writing {}": "a fault that is injected: tests/test_onnx_export.py",
     "backends.onnx: the model takes {} GiB, but one ONNX file holds 2 GiB at most": "tests/test_onnx_export.py",
     "backends.checks: the artifact is not what was promised: {}": "a fault that is injected: tests/test_compiler.py",
+    "backends.memory: a process that runs {} to measure its memory ended with {}": "a fault of the machine",
     "backends.legalize: {} has no kernel for {} codes in blocks": "no pass makes such blocks",
     "backends.single_op: the runtime computes {} differently from its definition (cosine {})": "a fault of the runtime",
     "backends.single_op: {} has no known rank: its operator cannot be run alone": "no quantized operator has such data",

@@ -63,6 +63,13 @@ class Mine(Pass):
         return ()
 """
 
+_METRIC = {"m.py": "def wer(wanted, found):\n    return 0.0\n"}
+
+
+def _metric(title: str, recipe: str, option: str) -> Case:
+    return Case(f"metric: {title}", f"mlc compile net.onnx -r '{recipe}' --metric {option}", _METRIC)
+
+
 COMMANDS = (
     Case("command: axes without their option", "mlc inspect net.onnx --all"),
     Case("command: options that exclude each other", "mlc inspect net.onnx --text --axes"),
@@ -95,6 +102,15 @@ COMMANDS = (
     _recipe("output: opset", "fp16", "--opset 99"),
     _recipe("output: opset too old for an operator", "int4(block=32)", "--opset 9", models.wide),
 )  # fmt: skip
+
+METRICS = (
+    _metric("no function", "fp16", "wer"),
+    _metric("which side", "fp16 where wer == 3", "wer=m.py:wer"),
+    _metric("no samples", "fp16 where wer <= 3", "wer=m.py:wer"),
+    _metric("in no bound", "fp16 where size <= 1x", "wer=m.py:wer"),
+    _metric("a name that is taken", "fp16 where size <= 1x", "size=m.py:wer"),
+    Case("metric: memory of numbers that no file holds", models.BFLOATS),
+)
 
 MODELS = (
     _model("model: domain mlc", "mlc inspect m.onnx", models.internal_domain),
@@ -161,6 +177,7 @@ RECIPES = (
     _model(
         "recipe: not text", "mlc compile net.onnx -r x.mlc", lambda f: (f / "x.mlc").write_bytes(b"\xff\xfe\x00")
     ),
+    Case("run: a recipe", "mlc run fp16"),
     _file("run: one recipe of a file", "recipe a = fp16\n", "mlc run x.mlc:a"),
     _file("run: nothing to run", "recipe a = fp16\n", "mlc run x.mlc"),
     _file("run: no model", 'recipe a = fp16\ncompile "none.onnx" with a\n', "mlc run x.mlc"),
@@ -192,6 +209,10 @@ DATA = (
           run="mlc compile m.onnx -r fp16 --labels y"),
     _data("data: labels that do not fit", "labels.npz", models.odd_labels,
           run="mlc compile net.onnx -r fp16 --labels y"),
+    _data("data: a label without a class", "labels.npz", models.high_label,
+          run="mlc compile net.onnx -r fp16 --labels y"),
+    _data("data: a label without a class, checked", "labels.npz", models.high_label,
+          run="mlc data check net.onnx --labels y"),
     _data("data: strings", "samples.npz", models.strings, run="mlc compile m.onnx -r int8"),
     _data("data: a sequence", "samples.npz", models.sequence_data, run="mlc compile m.onnx -r int8"),
     _data("data: slices of a fixed batch", "slices.npz", models.fixed_batch, run="mlc compile m.onnx -r int8"),
@@ -242,4 +263,4 @@ PYTHON = (
     Case("python: an operator of mlc in a file", models.INTERNAL),
 )  # fmt: skip
 
-CASES = (*COMMANDS, *MODELS, *RECIPES, *DATA, *PYTHON)
+CASES = (*COMMANDS, *METRICS, *MODELS, *RECIPES, *DATA, *PYTHON)

@@ -147,6 +147,10 @@ def odd_labels(folder: Path) -> None:
     np.savez(folder / "labels.npz", x=np.ones((4, 64), np.float32), y=np.zeros((4, 3), np.int64))
 
 
+def high_label(folder: Path) -> None:
+    np.savez(folder / "labels.npz", x=np.ones((4, 64), np.float32), y=np.asarray([0, 1, 12, 3]))
+
+
 def strings(folder: Path) -> None:
     node = helper.make_node("StringNormalizer", ["x"], ["y"])
     _save(folder, model([node], [value("x", TensorProto.STRING, (4,))], [value("y", TensorProto.STRING, None)]))
@@ -224,6 +228,14 @@ from mlc.ir.rewrite import Rewriter
 
 module = mlc.load("net.onnx")
 Rewriter(module).insert("my.domain::Frob", [module.graph.inputs[0]], before=module.graph)
+"""
+BFLOATS = """
+import ml_dtypes
+import numpy as np
+from pathlib import Path
+from mlc.backends.memory import measure_memory
+
+measure_memory(Path("net.onnx"), Path("net.onnx"), {"x": np.ones((1, 64), ml_dtypes.bfloat16)}, threads=1)
 """
 SOURCES = """
 from mlc.passes.base import Context
