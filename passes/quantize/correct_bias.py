@@ -18,6 +18,7 @@ from ...ir.rewrite import Rewriter
 from ..base import LOSSY, Context, Done, Effect, Need, Pass, Plan, Skipped
 from .prepare import Prepared
 from .refine.bias import CHANNELS, bias_sites, correct_biases
+from .repeats import repeats
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CorrectBias(Pass):
 
     def plan(self, module: Module, ctx: Context) -> BiasPlan:
         sites, skipped = bias_sites(module, _source(module, ctx), ctx.scope.allows)
-        return BiasPlan(tuple(skipped), sites=tuple(s.name for s in sites))
+        return BiasPlan(tuple(skipped), tuple(repeats(ctx.data)), tuple(s.name for s in sites))
 
     def apply(self, rw: Rewriter, plan: BiasPlan, ctx: Context) -> list[Done | Skipped]:
         return correct_biases(rw, _source(rw.module, ctx), ctx, ctx.scope.allows)

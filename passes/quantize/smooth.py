@@ -19,6 +19,7 @@ from ...ir.rewrite import Rewriter
 from ..base import EXACT, Context, Done, Effect, Need, Pass, SkipCode, Skipped, option, site_name
 from ..linear import Convolution
 from .prepare import Prepared, prepare
+from .repeats import repeats
 from .scaling import ScalingPlan, ScalingSite, axes_of, blocked, divide, scaling_sites
 from .smooth_samples import Seen, watch
 from .smooth_search import Search
@@ -82,7 +83,8 @@ class Smooth(Pass):
             chosen[site] = self._choose(site, seen, ready.ctx)
         decided = [problems[site] or chosen[site] for site in found]
         sites = tuple(d for d in decided if isinstance(d, SmoothSite))
-        return SmoothPlan(tuple(d for d in decided if isinstance(d, Skipped)), ready.notes if sites else (), sites)
+        notes = (*ready.notes, *repeats(ctx.data)) if sites else ()
+        return SmoothPlan(tuple(d for d in decided if isinstance(d, Skipped)), notes, sites)
 
     def _problem(self, site: ScalingSite, module: Module, ctx: Context) -> Skipped | None:
         """Why a site is left alone without a look at the data."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -31,6 +31,7 @@ from .narrow import worth_narrowing
 from .prepare import Prepared, prepare
 from .refine.awq import awq
 from .refine.refine import refine, told_together
+from .repeats import repeats
 from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, activations_only, already, decide
 from .weights import computed_weights, float_weights
 
@@ -100,10 +101,15 @@ class WeightOnly(Pass):
     def plan(self, module: Module, ctx: Context) -> WeightPlan:
         """Decide; in a folded copy if weights are computed from constants."""
         if not any(computed_weights(module)):
-            return self._decided(module, ctx)
+            return self._with_data(self._decided(module, ctx), ctx)
         ready = Prepared.of(module, ctx, by=self.name)
-        made = self._decided(ready.module, ready.ctx)
+        made = self._with_data(self._decided(ready.module, ready.ctx), ctx)
         return replace(made, notes=(*ready.notes, *made.notes), folded=True) if made.sites else made
+
+    def _with_data(self, plan: WeightPlan, ctx: Context) -> WeightPlan:
+        """The plan, and what is to say of the samples that codes are refined with."""
+        told = repeats(ctx.data) if self._refinement(plan, ctx)[1] else ()
+        return replace(plan, notes=tuple(dict.fromkeys((*plan.notes, *told))))
 
     def _decided(self, module: Module, ctx: Context) -> WeightPlan:
         options: list[list[Site]] = []
@@ -246,13 +252,15 @@ class Weights(WeightOnly):
             return super()._choose(options, module, ctx)
         if self.saving is None:
             return mixed.most_bits(options), (_UNASKED,)
+        samples: Iterable[str] = ()
         if ctx.data is None or ctx.runner is None:
             damages, told = mixed.by_error(options), "the error of the weights (no data)"
         else:
             search = search_of(self.method)
             damages, told = measured(module, options, search, self.method, ctx), "damage measured one by one"
+            samples = () if ctx.draft else repeats(ctx.data)
         chosen = mixed.choose(options, damages, self.saving)
-        return chosen, (mixed.summary(chosen, told),)
+        return chosen, (mixed.summary(chosen, told), *samples)
 
 
 _UNASKED = "every weight has the most bits: nothing says how much to save (a bound on size, data that judges, saving=)"

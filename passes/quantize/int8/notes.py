@@ -10,6 +10,7 @@ import numpy as np
 
 from ...base import Context
 from ...ports import Array, Data
+from ..repeats import repeats
 from .decide import Decision
 from .grids import Calibration
 from .plan import WeightSite
@@ -31,6 +32,7 @@ def notes(weights: Sequence[WeightSite], made: Decision, mode: str, ctx: Context
     if ctx.data is not None and counts["static"]:
         yield _samples(len(ctx.data))
         yield from _constant_inputs(ctx.data)
+        yield from repeats(ctx.data)
         yield from _always_zero(made)
     yield from _observed(made.calibration)
     yield from made.notes
