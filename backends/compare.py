@@ -167,6 +167,9 @@ def _facts(a: Report, b: Report) -> Iterator[Fact]:
         yield _number(key, a["checks"].get(key), b["checks"].get(key), more=True, comparable=agreed, ratio=False)
     accuracies = [(r["checks"].get("accuracy") or {}).get("artifact") for r in (a, b)]
     yield _number("accuracy", *accuracies, more=True, comparable=_same_judge(a, b), ratio=False)
+    for name in dict.fromkeys(n for r in (a, b) for n in r["checks"].get("metrics", {})):
+        found = (r["checks"].get("metrics", {}).get(name, {}).get("artifact") for r in (a, b))
+        yield _number(name, *found, comparable=_same_judge(a, b), ratio=False, better=False)
     yield Fact("least ONNX Runtime", a["artifact"]["least_onnxruntime"], b["artifact"]["least_onnxruntime"])
 
 
@@ -176,6 +179,9 @@ def _times(a: Report, b: Report) -> Iterator[Fact]:
     here = not _machine_differences(a, b) and _same_timing(a, b)
     times = [found["artifact_ms"] if found else None for found in (first, second)]
     yield _number("latency_ms", *times, comparable=here, better=False)
+    for name, section, key in (("latency_p95_ms", "latency_p95", "artifact_ms"), ("memory", "memory", "artifact")):
+        measured = (r["measurements"].get(section, {}).get(key) for r in (a, b))
+        yield _number(name, *measured, comparable=here, better=name == "memory")
     ups = [found["speedup"] if found else None for found in (first, second)]
     fact = _number("speedup", *ups, more=True, comparable=here and _same_source(a, b), better=False)
     if first is None or second is None or fact.ratio is None:

@@ -20,6 +20,8 @@ _SHOWN: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "params": ("parameters", count),
     "macs": ("MACs", count),
     "latency_ms": ("latency", milliseconds),
+    "latency_p95_ms": ("latency, slow runs", milliseconds),
+    "memory": ("memory of a process", size),
     "speedup": ("speed-up over the source", lambda x: f"{x:.2f}x"),
     "cosine": ("cosine", lambda x: f"{x:.6f}"),
     "sqnr_db": ("SQNR", lambda x: f"{x:.1f} dB"),

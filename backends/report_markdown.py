@@ -18,7 +18,8 @@ _SHOWN_SITES = 3  # of a reason
 _SHOWN_LINES = 12  # of a list
 _LONGEST_SITE = 80
 #: Options of the command line that are not called as the fields they set.
-_FLAGS = {"external": "--external-data"}
+_FLAGS = {"external": "--external-data", "metrics": "--metric"}
+_OBJECTS = ("arrays from Python", "__main__:")  # how data that no command line names begin
 _VERSIONS = ("onnxruntime", "onnx", "numpy", "python")
 
 
@@ -100,11 +101,19 @@ def _listed(title: str, lines: Iterable[str]) -> str:
 def _summary(report: Mapping[str, Any]) -> str:
     sizes, checks, steps = report["size"], report["checks"], report["steps"]
     rows = [("size", size(sizes["source"]), size(sizes["artifact"]), f"{sizes['ratio']:.3f}x")]
-    latency = report["measurements"]["latency"]
+    measured = report["measurements"]
+    latency = measured["latency"]
     if latency is not None:
         times = milliseconds(latency["source_ms"]), milliseconds(latency["artifact_ms"])
         interval = f"{latency['speedup']:.2f}x [{latency['low']:.2f}, {latency['high']:.2f}], {latency['verdict']}"
         rows.append(("latency", *times, interval))
+    if "latency_p95" in measured:
+        slow = measured["latency_p95"]
+        rows.append(("latency, slow runs", milliseconds(slow["source_ms"]), milliseconds(slow["artifact_ms"]), "p95"))
+    if "memory" in measured:
+        used = measured["memory"]
+        ratio = _ratio(used["source"], used["artifact"])
+        rows.append(("memory of a process", size(used["source"]), size(used["artifact"]), ratio))
     if steps:
         before, after = steps[0]["before"], steps[-1]["after"]
         rows += [
@@ -115,6 +124,8 @@ def _summary(report: Mapping[str, Any]) -> str:
         known = checks["accuracy"]
         moved = 100 * (known["artifact"] - known["source"])
         rows.append(("accuracy", f"{known['source']:.2%}", f"{known['artifact']:.2%}", f"{moved:+.2f} pp"))
+    for name, found in checks.get("metrics", {}).items():
+        rows.append((code(name), f"{found['source']:.4g}", f"{found['artifact']:.4g}", ""))
     if checks.get("cosine") is not None:
         same_class = "" if checks["top1"] is None else f"; same best class on {checks['top1']:.0%}"
         rows.append(("agreement", "", "", f"cosine {checks['cosine']:.6f}{same_class}"))
@@ -200,26 +211,33 @@ def _again(report: Mapping[str, Any]) -> str:
         f"machine: {plain(environment['cpu'])} ({plain(' '.join(environment['isa']) or 'no vector sets known')})",
     ]
     line = command(report)
-    fence = _ticks(line, least=3)
-    shown = f"{fence}sh\n{line}\n{fence}\n\n" if "sha256" in source else ""
-    return "### Make it again\n\n" + shown + "\n".join(f"* {fact}" for fact in facts)
+    fence = _ticks(line or "", least=3)
+    shown = f"{fence}sh\n{line}\n{fence}" if line else "Model or data came from Python: no command line makes it."
+    return f"### Make it again\n\n{shown}\n\n" + "\n".join(f"* {fact}" for fact in facts)
 
 
 def _samples(used: Mapping[str, Any]) -> str:
     return f"{used['samples']} samples of {code(used['source'])}, sha256 `{used['sha256']}`"
 
 
-def command(report: Mapping[str, Any]) -> str:
-    """The command line that a compilation from a file stands for, without its output."""
-    words = ["mlc", "compile", report["source"]["path"], "-r", " ".join(report["recipe"].split())]
-    for name, value in report["options"].items():
-        words += [_FLAGS.get(name, f"--{name.replace('_', '-')}"), *_argument(name, value)]
+def command(report: Mapping[str, Any]) -> str | None:
+    """The command line that a compilation stands for, without its output; None if it was fed with objects of Python."""
+    source, options = report["source"], report["options"]
+    if "sha256" not in source or any(str(options.get(name, "")).startswith(_OBJECTS) for name in ("data", "eval")):
+        return None
+    words = ["mlc", "compile", source["path"], "-r", " ".join(report["recipe"].split())]
+    for name, value in options.items():
+        words += _words(name, value)
     return " ".join(shlex.quote(word) for word in words)
 
 
-def _argument(name: str, value: Any) -> list[str]:
+def _words(name: str, value: Any) -> list[str]:
+    """An option as words of a command line."""
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
     if value is True:
-        return []
+        return [flag]
+    if name == "metrics":
+        return [word for metric, function in value.items() for word in (flag, f"{metric}={function}")]
     if isinstance(value, Mapping):
-        return [",".join(f"{name}={n}" for name, n in value.items())]
-    return [f"{value}B" if name == "max_memory" else str(value)]
+        return [flag, ",".join(f"{key}={n}" for key, n in value.items())]
+    return [flag, f"{value}B" if name == "max_memory" else str(value)]

@@ -122,6 +122,22 @@ def test_one_is_faster_where_intervals_lie_apart(
     assert facts(found)["speedup"]["better"] == better
 
 
+def test_what_bounds_measure_is_compared(folder: Path, tmp_path: Path) -> None:
+    def measured(report: Report) -> None:
+        tail = {"source_ms": 2.0, "artifact_ms": 1.0, "artifact_high_ms": 1.1, "ratio_high": 0.6, "runs": 100}
+        report["measurements"]["latency_p95"] = tail
+        report["measurements"]["memory"] = {"source": 200, "artifact": 2 << 20, "runtime": 10, "processes": 3}
+        report["checks"]["metrics"] = {"wer": {"source": 0.1, "artifact": 0.2}}
+
+    path = changed(folder, "a.mlc/report.json", tmp_path, measured)
+    known = facts(compare(path, path))
+    assert known["memory"]["ratio"] == known["latency_p95_ms"]["ratio"] == 1
+    assert (known["wer"]["a"], known["wer"]["better"]) == (0.2, None)
+    text = shown(compare(folder / "a.mlc", path))
+    assert "2.0 MiB" in text
+    assert "wer" in text
+
+
 def test_what_was_not_measured_is_left_out(folder: Path, tmp_path: Path) -> None:
     source = two_layers(tmp_path)
     for name in ("x.onnx", "y.onnx"):

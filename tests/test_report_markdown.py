@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -141,6 +142,32 @@ def test_the_command_makes_the_same_artifact(
         assert Path("a.mlc", name).read_bytes() == Path("b.mlc", name).read_bytes()
     again = json.loads(Path("b.mlc/report.json").read_text())
     assert again["options"] == report["options"]
+
+
+def test_objects_of_python_have_no_command(tmp_path: Path) -> None:
+    source, arrays = two_layers(tmp_path), {"x": np.ones((4, 64), np.float32)}
+    for model, data in ((source, arrays), (mlc.load(source), None)):
+        if not isinstance(model, Path):
+            model.source = None
+        report = json.loads(mlc.compile(model, "fp16", data=data, check="none").to_json())
+        assert command(report) is None
+        assert "no command line" in to_markdown(report)
+    assert "no command line" not in to_markdown(json.loads(mlc.compile(source, "fp16", check="none").to_json()))
+
+
+def test_what_bounds_measure_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    two_layers(tmp_path)
+    samples(tmp_path)
+    Path("m.py").write_text("def largest(outputs, labels):\n    return max(float(y.max()) for y in outputs['y'])\n")
+    recipe = "fp16 where latency.p95 <= 100x, peak_memory <= 100x, largest <= 100"
+    result = mlc.compile("net.onnx", recipe, data="data.npz", metrics={"largest": "m.py:largest"})
+    report = json.loads(result.to_json())
+    page = to_markdown(report)
+    assert "| latency, slow runs |" in page
+    assert "| memory of a process |" in page
+    assert "| `largest` |" in page
+    assert "--metric largest=m.py:largest" in page
 
 
 def test_pages_of_equal_runs_are_equal_but_for_what_is_measured(tmp_path: Path) -> None:
