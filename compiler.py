@@ -34,7 +34,7 @@ from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import open_samples
-from .dsl.strengths import choose
+from .dsl.strengths import Tried, choose
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
@@ -46,7 +46,6 @@ from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
 from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.statistics import StreamingStatistics
-from .passes.strength import Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -180,7 +179,7 @@ class _Compilation:
         self.threads = options.threads or target.threads
         self.target: OrtTarget = dataclasses.replace(target, threads=self.threads)
         self.warnings: list[str] = []
-        self.trials: list[tuple[str, Trial]] = []
+        self.trials: tuple[Tried, ...] = ()
         self.loops: tuple[Looped, ...] = ()
         self.data, self.eval = open_samples(
             program,
@@ -251,7 +250,7 @@ class _Compilation:
             can_run=self.judge.can_run,
             samples=self.eval is not None,
         )
-        self.trials = list(choice.trials)
+        self.trials = choice.trials
         self.warnings += choice.warnings
         if not self.program.loops:
             return tuple(flat(choice.steps))
@@ -368,7 +367,7 @@ class _Compilation:
             },
             "steps": [_step_json(r) for r in reports],
             "loops": [loop.to_json() for loop in self.loops],
-            "trials": [{"judged_by": by, **plain(t)} for by, t in self.trials],
+            "trials": [tried.to_json() for tried in self.trials],
             "lowering": list(lowered.lines),
             "costs": self.target.asked_costs.describe() if self.target.asked_costs is not None else None,
             "artifact": {"path": str(out) if out is not None else None, **emitted.facts()},

@@ -100,6 +100,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for line in fusion_lines(report["checks"].get("quantization", {})):
         console.print(Text(f"in the runtime: {line}"))
     console.print(_totals(report))
+    if report["status"] != "done" and report["trials"]:
+        console.print(_tried(report["trials"]))
     for warning in (*report["warnings"], *report["measurements"]["warnings"]):
         console.print(Text(f"warning: {warning}", style="yellow"))
     if report["status"] != "done":
@@ -166,6 +168,24 @@ def skip_groups(step: Mapping[str, Any]) -> list[SkipGroup]:
 def drift_words(drift: float | None) -> str:
     """The drift of a step for people."""
     return "-" if drift is None else "rounding" if abs(drift) < _ROUNDING else f"{drift:.2g}"
+
+
+def _tried(trials: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What was tried before a bound was given up: strengths and what was measured there."""
+    from rich.table import Table
+
+    bounds = list(dict.fromkeys(b["bound"] for trial in trials for b in trial["bounds"]))
+    table = Table(box=None, pad_edge=False, header_style="bold", title="tried", title_justify="left")
+    table.add_column("strength", justify="right")
+    table.add_column("steps")
+    for bound in bounds or ("drift",):
+        table.add_column(bound, justify="right")
+    for trial in trials:
+        found = {b["bound"]: f"{b['found']}{'' if b['holds'] else ' *'}" for b in trial["bounds"]}
+        cells = [found.get(bound, "-") for bound in bounds] or [f"{trial['measured']:.2g}"]
+        table.add_row(f"{trial['strength']:.3f}", trial["steps"], *cells)
+    table.caption, table.caption_justify = "* missed", "left"
+    return table
 
 
 def rounds(number: int) -> str:

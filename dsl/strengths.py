@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..passes.base import plain
+from ..passes.pipeline import PlannedStep
 from ..passes.strength import DRIFT_LIMIT, Trial, largest, smallest
 from .build import Limit
 from .judge import COSTS, Verdict
-from .loops import Loop, Part, Parts
+from .loops import Loop, Part, Parts, flat
 from .program import Program
 
 #: What a trial must keep a bound on latency or memory by, so that the measurement of the artifact confirms it.
@@ -18,11 +23,26 @@ _NOISY = ("latency", "peak_memory")  # measured by running the model
 
 
 @dataclass(frozen=True)
+class Tried:
+    """One trial: the strength, the steps it makes, and what was measured of them."""
+
+    by: str  # what judged it: bound or drift
+    trial: Trial
+    steps: str
+    verdicts: tuple[Verdict, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report says of the trial."""
+        bounds = [v.to_json() for v in self.verdicts]
+        return {"judged_by": self.by, **plain(self.trial), "steps": self.steps, "bounds": bounds}
+
+
+@dataclass(frozen=True)
 class Choice:
-    """The steps with their free fields set, what was tried and by what it was judged, and why nothing was."""
+    """The steps with their free fields set, what was tried, and why nothing was."""
 
     steps: Parts
-    trials: tuple[tuple[str, Trial], ...] = ()
+    trials: tuple[Tried, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -37,7 +57,8 @@ def choose(
     """The steps with their free fields set, when there is something to judge a choice by.
 
     Bounds on cost ask for the smallest strength that meets them, bounds on quality (or, without bounds, the allowed
-    drift) for the largest. Without either, free fields stay free: passes then do what is provably safe.
+    drift) for the largest. Where both are asked for and one strength for all steps does not meet both, the steps share
+    the work in other ways. Without bounds and samples, free fields stay free: passes then do what is provably safe.
     `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges.
     """
     steps = program.parts
@@ -47,31 +68,81 @@ def choose(
     quality = [x for x in program.limits if x.metric not in COSTS]
     if not can_run and (any(x.metric in _NOISY for x in costs) or (samples and not costs)):
         return Choice(steps, warnings=(_BLIND,))
+    search = _Search(steps, verdicts)
     if costs:
-        found, trials = smallest(lambda s: excess(verdicts(at(steps, s), costs)), lambda over: over <= 0)
-        return _meeting(steps, found, trials)
+        return search.meeting(costs, quality if can_run else [])
     if not samples:
         return Choice(steps)
     if quality:
-        best, trials = largest(lambda s: excess(verdicts(at(steps, s), quality)), lambda over: over <= 0)
-        return _chosen(steps, best, "bound", trials)
+        best, _ = largest(lambda s: search.excess(s, quality), lambda over: over <= 0)
+        return search.chosen(best)
     best, trials = largest(lambda s: drift(at(steps, s)), lambda moved: moved <= DRIFT_LIMIT)
-    return _chosen(steps, best, "drift", trials)
+    search.tried += [Tried("drift", t, _text(at(steps, t.strength))) for t in trials]
+    return search.chosen(best)
 
 
 _BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
+_UNHELPED = "strength does not help the bound: nothing was done for it"
+
+#: What part of a strength each free step takes.
+Shares = tuple[float, ...]
 
 
-def _meeting(steps: Parts, found: float | None, trials: tuple[Trial, ...]) -> Choice:
-    """The strength that meets bounds on cost; where none does the full one, unless that gains nothing."""
-    if found is None and trials[-1].measured >= trials[0].measured:
-        choice = _chosen(steps, 0.0, "bound", trials)
-        return dataclasses.replace(choice, warnings=("strength does not help the bound: nothing was done for it",))
-    return _chosen(steps, 1.0 if found is None else found, "bound", trials)
+class _Search:
+    """Trials of one recipe, kept for the report."""
+
+    def __init__(self, steps: Parts, verdicts: Callable[[Parts, Sequence[Limit]], Sequence[Verdict]]) -> None:
+        self.steps = steps
+        self.verdicts = verdicts
+        self.tried: list[Tried] = []
+
+    def chosen(self, strength: float, shares: Shares | None = None) -> Choice:
+        return Choice(at(self.steps, strength, shares), tuple(self.tried))
+
+    def excess(self, strength: float, limits: Sequence[Limit], shares: Shares | None = None) -> float:
+        """By how much the worst of some bounds is missed at a strength; a trial."""
+        steps = at(self.steps, strength, shares)
+        verdicts = tuple(self.verdicts(steps, limits))
+        over = excess(verdicts)
+        self.tried.append(Tried("bound", Trial(strength, over, over <= 0), _text(steps), verdicts))
+        return over
+
+    def meeting(self, costs: Sequence[Limit], quality: Sequence[Limit]) -> Choice:
+        """The strength that meets bounds on cost, shared so that those on quality hold, too; where nothing does, what
+        comes nearest. Where costs cannot be met the full strength, unless that gains nothing."""
+        found, trials = self._cheapest(costs)
+        if found is None and trials[-1].measured >= trials[0].measured:
+            return dataclasses.replace(self.chosen(0.0), warnings=(_UNHELPED,))
+        free = sum(1 for step in flat(self.steps) if _is_free(step))
+        if found is None or not quality or free == 1:
+            return self.chosen(1.0 if found is None else found)
+        return self._shared(found, costs, quality, free)
+
+    def _cheapest(self, costs: Sequence[Limit], shares: Shares | None = None) -> tuple[float | None, tuple[Trial, ...]]:
+        """The smallest strength that meets bounds on cost."""
+        return smallest(lambda s: self.excess(s, costs, shares), lambda over: over <= 0)
+
+    def _shared(self, found: float, costs: Sequence[Limit], quality: Sequence[Limit], free: int) -> Choice:
+        """Several free steps: one that hurts less may take more of the strength."""
+        limits = [*costs, *quality]
+        candidates = []
+        for shares in _shares(free):
+            strength: float | None = found
+            if len(set(shares)) > 1:
+                strength, _ = self._cheapest(costs, shares)
+            if strength is None:
+                continue
+            if self.excess(strength, limits, shares) <= 0:
+                return self.chosen(strength, shares)
+            candidates.append((sum(map(distance, self.tried[-1].verdicts)), strength, shares))
+        _, strength, shares = min(candidates)
+        return self.chosen(strength, shares)
 
 
-def _chosen(steps: Parts, strength: float, by: str, trials: Sequence[Trial]) -> Choice:
-    return Choice(at(steps, strength), tuple((by, t) for t in trials))
+def _shares(free: int) -> list[Shares]:
+    """All alike; then one step in front, the others at half and at none of its strength."""
+    front = [tuple(1.0 if i == first else rest for i in range(free)) for rest in (0.5, 0.0) for first in range(free)]
+    return [(1.0,) * free, *front]
 
 
 def excess(verdicts: Sequence[Verdict]) -> float:
@@ -79,13 +150,36 @@ def excess(verdicts: Sequence[Verdict]) -> float:
     return max(v.excess + (SPARE * v.limit.value if v.limit.metric in _NOISY else 0.0) for v in verdicts)
 
 
-def at(steps: Parts, strength: float) -> Parts:
-    """The steps with the free fields of lossy passes set for one strength."""
-    return tuple(_at(part, strength) for part in steps)
+def distance(verdict: Verdict) -> float:
+    """How far a bound is from being met, in terms that can be added up: 0 where it holds, the logarithm of a ratio
+    where it does not. Cosine and agreement count by what they lack to 1."""
+    if verdict.holds:
+        return 0.0
+    if verdict.measured is None or verdict.limit.value == 0:
+        return math.inf
+    wanted, found = verdict.limit.value, verdict.measured
+    if verdict.limit.metric in ("cosine", "agreement") and wanted < 1:
+        return math.log((1 - found) / (1 - wanted))
+    return math.log1p(verdict.excess / abs(wanted))
 
 
-def _at(part: Part, strength: float) -> Part:
+def at(steps: Parts, strength: float, shares: Shares | None = None) -> Parts:
+    """The steps with the free fields of lossy passes set for one strength, of which each may take a share."""
+    taken = iter(shares) if shares is not None else itertools.repeat(1.0)
+    return tuple(_at(part, strength, taken) for part in steps)
+
+
+def _at(part: Part, strength: float, taken: Iterator[float]) -> Part:
     if isinstance(part, Loop):
-        return dataclasses.replace(part, body=at(part.body, strength))
-    free = part.action.free and part.action.effect.lossy
-    return dataclasses.replace(part, action=part.action.at(strength)) if free else part
+        return dataclasses.replace(part, body=tuple(_at(inner, strength, taken) for inner in part.body))
+    if not _is_free(part):
+        return part
+    return dataclasses.replace(part, action=part.action.at(strength * next(taken)))
+
+
+def _is_free(step: PlannedStep) -> bool:
+    return bool(step.action.free) and step.action.effect.lossy
+
+
+def _text(steps: Parts) -> str:
+    return " + ".join(str(step) for step in flat(steps))

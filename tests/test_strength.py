@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,9 @@ import mlc
 from mlc.cli import run
 from mlc.dsl.build import Limit
 from mlc.dsl.judge import Measured, Verdict, judge
-from mlc.dsl.loops import Parts
+from mlc.dsl.loops import Parts, flat
 from mlc.dsl.program import Program
-from mlc.dsl.strengths import SPARE, choose, excess
+from mlc.dsl.strengths import SPARE, Choice, choose, distance, excess
 from mlc.passes.strength import EVALUATIONS
 
 
@@ -50,19 +51,74 @@ def test_the_strength_that_is_chosen_was_seen_to_hold(bound, noise, seed):
 
     choice = choose(program, verdicts=verdicts, drift=drift, can_run=True, samples=False)
     (limit,) = program.limits
+    held_there = [t.trial.held for t in choice.trials]
     assert len(choice.trials) <= EVALUATIONS
-    if not any(t.held for _, t in choice.trials) and choice.warnings:
+    if not any(held_there) and choice.warnings:
         assert ratio_of(choice.steps) == 0
         return
     held = [ratio for ratio, time in seen.items() if time <= limit.value * (1 - SPARE)]
     chosen = ratio_of(choice.steps)
     if chosen in held:
-        assert all(by == "bound" for by, _ in choice.trials)
+        assert all(t.by == "bound" for t in choice.trials)
     else:
         assert chosen == pytest.approx(0.95), "nothing held: as strong as it gets"
-        assert not any(t.held for _, t in choice.trials)
+        assert not any(held_there)
     if noise == 0 and chosen in held:
         assert chosen - max((r for r in seen if r not in held), default=0.0) <= 0.95 / 2 ** (EVALUATIONS - 2) + 1e-9
+
+
+def two_steps(hurts: tuple[float, float], bounds: str) -> Choice:
+    """Two free steps that each halve the size at their strongest, and hurt differently: the second is `weights`."""
+    program = Program.of(f"prune + weights([2, 4, 8]) where {bounds}")
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        first, second = (step.action for step in flat(steps))
+        used = (first.ratio / 0.95, second.saving)
+        size = (1 - 0.5 * used[0]) * (1 - 0.5 * used[1])
+        return judge(limits, {
+            "size": Measured(size, 1.0),
+            "cosine": Measured(1 - sum(h * u for h, u in zip(hurts, used))),
+        })  # fmt: skip
+
+    return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+
+
+@pytest.mark.parametrize("gentle", [0, 1])
+def test_the_step_that_hurts_less_takes_more(gentle: int) -> None:
+    """One strength for both does not meet both bounds; half for the one that hurts, or none, does."""
+    hurts = (0.01, 0.2) if gentle == 0 else (0.2, 0.01)
+    choice = two_steps(hurts, "size <= 0.6x, cosine >= 0.97")
+    assert all(v.holds for v in choice.trials[-1].verdicts)
+    assert [x.limit.metric for x in choice.trials[-1].verdicts] == ["size", "cosine"]
+    first, second = (step.action for step in flat(choice.steps))
+    assert (first.ratio / 0.95 > second.saving) is (gentle == 0)
+    easy = two_steps((0.01, 0.01), "size <= 0.6x, cosine >= 0.97")
+    assert len(easy.trials) <= EVALUATIONS + 1  # one strength for both is tried first
+
+
+def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
+    choice = two_steps((0.3, 0.1), "size <= 0.6x, cosine >= 0.99")
+    judged = [t for t in choice.trials if len(t.verdicts) == 2]
+    assert len(judged) > 2
+    assert not any(t.trial.held for t in judged)
+    nearest = min(judged, key=lambda t: sum(map(distance, t.verdicts)))
+    assert nearest.steps == " + ".join(str(step) for step in flat(choice.steps))
+    assert max(v.measured for t in judged for v in t.verdicts if v.limit.metric == "cosine") == pytest.approx(
+        next(v.measured for v in nearest.verdicts if v.limit.metric == "cosine")
+    )
+
+
+def test_what_was_tried_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mlc"
+    command = ["compile", str(two_layers(tmp_path)), "-r", "prune where params <= 0.0001x", "--check", "none"]
+    assert run([*command, "-o", str(out)]) == 3
+    told = capsys.readouterr().out
+    assert "prune(ratio=95%)" in told
+    assert "* missed" in told
+    trials = json.loads((out / "report.json").read_text())["trials"]
+    assert [t["strength"] for t in trials] == [0.0, 1.0]
+    assert all([b["bound"] for b in t["bounds"]] == ["params <= 0.0001x"] for t in trials)
+    assert all(b["found"] in told for t in trials for b in t["bounds"])
 
 
 def test_latency_wants_something_to_spare():
