@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..ir import errors
-from ..ir.errors import Code, Diagnostic, ResourceError
+from ..ir.disk import writing
+from ..ir.errors import Code
+from ..ir.scratch import scratch, set_aside, sweep
+from ..ir.signals import shielded
 
 # Everything that an artifact's folder holds.
 _WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "report.md", "recipe.mlc", "plan.json"})
@@ -55,8 +56,15 @@ class Layout:
         """What may not exist yet (without --force)."""
         if not self.is_file:
             return (self.out,)
-        beside = (f"{self.out.name}.data", self.report_name, self.summary_name)
-        return self.out, *(self.out.with_name(name) for name in beside)
+        return tuple(sorted(self.parts, key=lambda path: path != self.out))
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The files of a `.onnx` output in the order in which they appear: where the report lies, all are complete."""
+        return tuple(
+            self.out.with_name(name)
+            for name in (f"{self.out.name}.data", self.out.name, self.summary_name, self.report_name)
+        )
 
     @property
     def place(self) -> Path:
@@ -90,6 +98,7 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
         raise errors.error(Code.OUTPUT, f"there is no folder {shown!r}", help=f"create it, or {_ELSEWHERE}")
     if not os.access(parent, os.W_OK):
         raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help=_ELSEWHERE)
+    sweep(parent)  # a killed run may have been about to replace what is looked at now
     for path in layout.targets:
         if path.exists() and not force:
             raise errors.error(
@@ -117,24 +126,14 @@ def _refuse_foreign(layout: Layout) -> None:
 
 @contextmanager
 def staged(layout: Layout) -> Iterator[Path]:
-    """A temporary sibling folder to build in; moved into place when the block ends well, removed otherwise."""
+    """A temporary sibling folder to build in; moved into place when the block ends well, removed otherwise. Signals
+    that end a run find the old output, or the new one."""
     parent = layout.place.parent
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{layout.place.name}.", dir=parent))
-    except OSError as cause:
-        raise errors.error(
-            Code.OUTPUT, f"cannot write in {str(parent)!r}: {cause.strerror}", help=_ELSEWHERE
-        ) from cause
-    try:
+    with writing(parent, _ELSEWHERE), scratch(layout.place.name, parent) as folder:
         yield folder
-        _publish(folder, layout)
-    except OSError as cause:
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = Diagnostic(Code.OUTPUT, f"the disk of {str(parent)!r} is full", help=f"make room, or {_ELSEWHERE}")
-            raise ResourceError(full) from cause
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _flush(folder)
+        with shielded():
+            _publish(folder, layout)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -143,56 +142,25 @@ def replace_text(path: Path, text: str) -> None:
     Errors: OUTPUT when it cannot be written.
     """
     place = path.resolve()
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if place.exists():
-                shutil.copymode(place, name)
-            else:
-                os.chmod(name, 0o644)
-            os.replace(name, place)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as cause:
-        raise errors.error(
-            Code.OUTPUT, f"cannot write {str(path)!r}: {cause.strerror}", help="check the permissions of its folder"
-        ) from cause
+    with scratch(place.name, place.parent) as folder:
+        new = folder / place.name
+        with new.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if place.exists():
+            shutil.copymode(place, new)
+        os.replace(new, place)
 
 
 def _publish(folder: Path, layout: Layout) -> None:
-    """Flush what was built and move it into place."""
-    _flush(folder)
-    if not layout.is_file:
-        os.chmod(folder, 0o755)
-        _swap(folder, layout.place)
-        return
-    built = {path.name for path in folder.iterdir()}
-    # The report goes last: where it lies, the model lies complete.
-    for path in sorted(layout.targets, key=lambda p: p.name == layout.report_name):
-        if path.name in built:
-            os.replace(folder / path.name, path)
-        else:
-            path.unlink(missing_ok=True)  # what an earlier artifact of this name had and the new one has not
-
-
-def _swap(folder: Path, out: Path) -> None:
-    """Rename `folder` to `out`; an older `out` is kept until the new one is in place."""
-    if not out.exists():
-        os.rename(folder, out)
-        return
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.old.", dir=out.parent) as aside:
-        old = Path(aside) / out.name
-        os.rename(out, old)
-        try:
-            os.rename(folder, out)
-        except BaseException:
-            os.rename(old, out)
-            raise
+    """Move what was built into place, and the older artifact out of the way: at once, for whatever ends the run."""
+    os.chmod(folder, 0o755)
+    built = {path: folder / path.name for path in layout.parts} if layout.is_file else {layout.place: folder}
+    with set_aside(*(path for path in built if path.exists())):
+        for path, new in built.items():
+            if new.exists():
+                os.rename(new, path)
 
 
 def _flush(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +20,7 @@ from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
 from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
+from ..ir.scratch import scratch
 from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .fusion import Fusion, read_fusion
 from .measure import Tail, Timing, interleaved, tails
@@ -259,8 +259,8 @@ def _open_emitted(path: Path, module: Module, threads: int) -> tuple[Session, Fu
     """A session of the written file and, if it is quantized, what the runtime fused in it."""
     if not any(lookup(op.kind).has(Trait.QUANTIZED) for op in module.walk()):
         return Session(path, threads=threads), None
-    with tempfile.TemporaryDirectory(prefix="mlc-optimized-") as folder:
-        optimized = Path(folder) / "optimized.onnx"
+    with scratch("mlc-optimized") as folder:
+        optimized = folder / "optimized.onnx"
         return Session(path, threads=threads, optimized_path=optimized), read_fusion(optimized)
 
 

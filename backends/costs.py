@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +25,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..ir.disk import write_error
 from ..ir.errors import Code, MlcError, error
+from .artifact import replace_text
 from .machine import Isa, cache_folder, cpu_name, kernel_flags
 
 FORMAT = 1
@@ -179,11 +179,9 @@ def write(table: CostTable, path: Path) -> None:
     """Write a table; the file appears whole or not at all. Errors: OUTPUT."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
-            file.write(table.to_json())
-        os.replace(file.name, path)
     except OSError as cause:
-        raise error(Code.OUTPUT, f"cannot write {str(path)!r}: {cause.strerror}", help="choose another -o") from cause
+        raise write_error(path.parent, cause, "choose another -o") from cause
+    replace_text(path, table.to_json())
 
 
 def read(path: Path, origin: Origin) -> CostTable:

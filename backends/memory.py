@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from ..ir import errors
 from ..ir.core import Module
 from ..ir.errors import Code
+from ..ir.scratch import scratch
 from .onnx import save
 
 PROCESSES = 3
@@ -45,13 +45,13 @@ class Memory:
 
 def measure_memory(source: Path | Module, artifact: Path, feeds: Mapping[str, Any], *, threads: int) -> Memory:
     """Both models in processes of their own. Errors: RUNTIME when one fails, CANNOT_HONOUR for inputs it cannot get."""
-    with tempfile.TemporaryDirectory(prefix="mlc-memory-") as folder:
-        samples = Path(folder) / "feeds.npz"
+    with scratch("mlc-memory") as folder:
+        samples = folder / "feeds.npz"
         arrays: dict[str, Any] = {name: _portable(name, array) for name, array in feeds.items()}
         np.savez(samples, **arrays)
         if isinstance(source, Module):
-            save(source, Path(folder) / "source.onnx")
-            source = Path(folder) / "source.onnx"
+            save(source, folder / "source.onnx")
+            source = folder / "source.onnx"
         before, after = ([_child(model, samples, threads) for _ in range(PROCESSES)] for model in (source, artifact))
     return Memory(
         min(run["peak"] for run in before),

@@ -9,7 +9,8 @@ from typing import BinaryIO, Literal
 from onnx import ModelProto
 
 from ..ir.core import Module
-from ..ir.errors import Code, Diagnostic, MlcError, ResourceError, error
+from ..ir.disk import writing
+from ..ir.errors import Code, error
 from .onnx_graph import Stubs, light_proto
 from .onnx_versions import change_opset, least_runtime, set_ir_version
 from .onnx_write import fill, replace_files, write_external, write_inline
@@ -44,17 +45,16 @@ def save(
     with `external="never"`).
     """
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise error(Code.OUTPUT_EXISTS, f"{target} exists", help="choose another name, or give overwrite=True")
+    with writing(target.parent):
+        if target.exists() and not overwrite:
+            raise error(Code.OUTPUT_EXISTS, f"{target} exists", help="choose another name, or give overwrite=True")
     proto, stubs = _light(module, opset)
     total = sum(c.nbytes for c in stubs.values())
     apart = external == "always" or (external == "auto" and total > _EXTERNAL_FROM)
     if not apart:
         _check_message(proto, stubs)
-    try:
+    with writing(target.parent):
         _write(proto, stubs, target, apart=apart)
-    except OSError as reason:
-        raise _output_error(target, reason) from reason
 
 
 def least_onnxruntime(module: Module, *, opset: int | None = None) -> str | None:
@@ -97,12 +97,3 @@ def _check_message(proto: ModelProto, stubs: Stubs) -> None:
             f"the model takes {total / 2**30:.1f} GiB, but one ONNX file holds 2 GiB at most",
             help="let the weights go to a file of their own (external data)",
         )
-
-
-def _output_error(target: Path, reason: OSError) -> MlcError:
-    import errno
-
-    if reason.errno in (errno.ENOSPC, errno.EDQUOT):
-        message = f"the disk is full while writing {target}"
-        return ResourceError(Diagnostic(Code.OUTPUT, message, help="make room, or choose another place"))
-    return error(Code.OUTPUT, f"{target} cannot be written: {reason.strerror}", help="choose another place")

@@ -15,6 +15,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from ..ir.constants import Constant
 from ..ir.protowire import length_delimited
+from ..ir.scratch import scratch
+from ..ir.signals import shielded
 from .onnx_graph import STUB, Stubs
 
 _PAGE = 4096
@@ -71,19 +73,20 @@ def write_external(proto: ModelProto, stubs: Stubs, data: BinaryIO, location: st
 
 
 def replace_files(writers: dict[Path, Callable[[BinaryIO], None]]) -> None:
-    """Write each file beside its place, flush all to disk, then rename them in order; nothing is left on failure."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
-    try:
+    """Write neighbours beside their places, flush all to disk, then rename them in order; nothing is left on failure.
+
+    Errors: OUTPUT.
+    """
+    first = next(iter(writers))
+    with scratch(first.name, first.parent) as folder:
         for path, write in writers.items():
-            with temporary[path].open("wb") as file:
+            with (folder / path.name).open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, temp in temporary.items():
-            os.replace(temp, path)
-    finally:
-        for temp in temporary.values():
-            temp.unlink(missing_ok=True)
+        with shielded():
+            for path in writers:
+                os.replace(folder / path.name, path)
 
 
 def _stub_tensors(graph: GraphProto) -> Iterator[TensorProto]:

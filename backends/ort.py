@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from onnx import TensorProto
 from ..ir.core import Module
 from ..ir.dtypes import DType
 from ..ir.errors import Code, MlcError, error
+from ..ir.scratch import scratch
 
 _FATAL = 4  # log severity: what goes wrong is raised
 _LARGE = 256 << 20  # modules from this size on are handed over as a file
@@ -109,8 +109,8 @@ def _open_module(module: Module, options: ort.SessionOptions, name: str) -> Any:
 
     if sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None) < _LARGE:
         return _open(to_proto(module).SerializeToString(deterministic=True), options, name)
-    with tempfile.TemporaryDirectory(prefix="mlc-ort-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch("mlc-ort") as folder:
+        path = folder / "model.onnx"
         save(module, path)
         return _open(path, options, name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from ..backends.ort import Session
 from ..backends.scores import Function, score
 from ..frontends.data.python import function_at
 from ..ir.core import Module
+from ..ir.scratch import scratch
 from .build import Limit
 from .facts import facts_of
 from .judge import COSTS, Measured, Verdict, judge
@@ -35,8 +35,8 @@ class Measuring:
 
     def of_module(self, module: Module, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
         """The bounds judged on the file that a module makes; what no bound asks for is not measured."""
-        with tempfile.TemporaryDirectory(prefix="mlc-trial-") as folder:
-            emitted = self.measured(self.emit(module, Path(folder) / "model.onnx"), limits)
+        with scratch("mlc-trial") as folder:
+            emitted = self.measured(self.emit(module, folder / "model.onnx"), limits)
             return judge(limits, self.facts(emitted))
 
     def facts(self, emitted: Emitted) -> dict[str, Measured]:

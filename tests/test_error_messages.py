@@ -50,8 +50,6 @@ UNSEEN: dict[str, str] = {
     "frontends.data.text: the tokenizer does not say what pads": "needs tokenizers: tests/test_data_text.py",
     "frontends.data.text: the text has no tokens": "needs tokenizers: tests/test_data_text.py",
     "backends.artifact: the folder {} is read-only": "tests may run as root, who writes everywhere",
-    "backends.artifact: the disk of {} is full": "a fault that is injected: tests/test_artifact.py",
-    "backends.onnx: the disk is full while writing {}": "a fault that is injected: tests/test_onnx_export.py",
     "backends.onnx: the model takes {} GiB, but one ONNX file holds 2 GiB at most": "tests/test_onnx_export.py",
     "backends.checks: the artifact is not what was promised: {}": "a fault that is injected: tests/test_compiler.py",
     "backends.memory: a process that runs {} to measure its memory ended with {}": "a fault of the machine",

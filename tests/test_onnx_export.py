@@ -99,7 +99,7 @@ def test_nothing_is_left_when_writing_fails(external: Any, tmp_path: Path) -> No
     net, module = linear()
     net.module.constants["w"].constant = Constant(TensorType(F32, (64, 32)), _Failing())
     (tmp_path / "m.onnx").write_bytes(b"the old one")
-    with pytest.raises(MlcError, match="disk is full") as caught:
+    with pytest.raises(MlcError, match="is full") as caught:
         save(module, tmp_path / "m.onnx", external=external, overwrite=True)
     assert caught.value.exit_status == 4
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"m.onnx": b"the old one"}

@@ -240,7 +240,7 @@ PYTHON = (
     Case("python: too many results", models.INSERT.replace("my.domain::Frob", "Relu").replace("graph)", _TWO)),
     Case("python: operands that are not accepted", models.INSERT.replace("my.domain::Frob", "StringNormalizer")),
     Case("python: no calibration data", models.SOURCES),
-    Case("python: a model that cannot be written", f'{_LOAD}mlc.save(module, "{_LONG}.onnx")'),
+    Case("python: a model that cannot be written", f'{_LOAD}mlc.save(module, "{_LONG}{_LONG}.onnx")'),
     Case("python: costs that cannot be written", models.COSTS.replace("NAME", _LONG)),
     Case("python: a field of the wrong type", 'import mlc\nmlc.passes.Prune(ratio="half")'),
     Case("python: a field that is NaN", 'import mlc\nmlc.passes.Prune(ratio=float("nan"))'),

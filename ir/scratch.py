@@ -1,0 +1,135 @@
+"""Temporary folders that never outlive their process for long: removed when the work ends, by the next run if it was
+killed.
+
+Whoever works in such a folder holds a lock on it, which the kernel drops with the process however it ends. A folder
+that can be locked is dead. (Process ids would not tell: containers that share a disk have others.)
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .disk import write_error, writing
+from .signals import shielded
+
+_MARK = ".mlc-tmp-"
+_OLD = ".old"  # what is about to be replaced lies in a folder `.NAME.old.mlc-tmp-...`, under its whole name
+_LONGEST = 100  # characters of NAME: what can be written must not fail because of where it is built
+_TMPDIR = "set TMPDIR to another place"
+
+
+@contextmanager
+def scratch(stem: str, parent: Path | None = None) -> Iterator[Path]:
+    """An empty folder of one's own in `parent` (None: where temporary files go), gone when the block ends.
+
+    Errors: OUTPUT, also for whatever in the block fails because nothing can be written there.
+    """
+    home = parent if parent is not None else Path(tempfile.gettempdir())
+    sweep(home)
+    folder, lock = None, None
+    elsewhere = _TMPDIR if parent is None else ""
+    with writing(home, elsewhere):
+        try:
+            with shielded():
+                try:
+                    folder, lock = _locked(home, stem)
+                except OSError as cause:
+                    raise write_error(home, cause, elsewhere) from cause
+            yield folder
+        finally:
+            with shielded():
+                if folder is not None and lock is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.close(lock)
+
+
+@contextmanager
+def set_aside(*paths: Path) -> Iterator[None]:
+    """Moves neighbours out of the way while the block puts others in their places, the last one last. If that is not
+    there at the end all come back; after a kill the next run brings them back."""
+    if not paths:
+        yield
+        return
+    home = paths[0].parent
+    with scratch(f"{paths[-1].name[:_LONGEST]}{_OLD}", home) as folder:
+        try:
+            for index, path in reversed(list(enumerate(paths))):
+                os.rename(path, folder / f"{index} {path.name}")
+            yield
+        finally:
+            _give_back(folder, home)
+
+
+def sweep(home: Path) -> None:
+    """Remove what killed runs of this user left in a folder, and bring back what they were about to replace."""
+    try:
+        found = [Path(entry.path) for entry in os.scandir(home) if _MARK in entry.name]
+    except OSError:
+        return  # who wants to write there is told why that fails
+    for folder in found:
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return  # gone by now, or no folder, or of somebody else
+    try:
+        if os.fstat(lock).st_uid == os.getuid() and _lock(lock):
+            if folder.name.partition(_MARK)[0].endswith(_OLD):
+                _give_back(folder, folder.parent)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _give_back(folder: Path, home: Path) -> None:
+    """What was set aside, unless it was replaced. It left from the last one on, and returns from the first one on."""
+    held = sorted(folder.iterdir(), key=_index)
+    if held and not (home / _name(held[-1])).exists():
+        for old in held:
+            os.rename(old, home / _name(old))
+
+
+def _index(old: Path) -> int:
+    return int(old.name.partition(" ")[0])
+
+
+def _name(old: Path) -> str:
+    return old.name.partition(" ")[2]
+
+
+def _locked(home: Path, stem: str) -> tuple[Path, int]:
+    """A new folder and the descriptor that locks it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{stem[: _LONGEST + len(_OLD)]}{_MARK}", dir=home))
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if _lock(lock, unsupported=True) and _is_there(folder):
+            return folder, lock
+        os.close(lock)  # another run took it for dead before it was locked
+
+
+def _lock(descriptor: int, *, unsupported: bool = False) -> bool:
+    """Whether the folder could be locked; `unsupported` where the file system has no such locks, as some of networks:
+    folders there are nobody's to remove."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as cause:
+        return unsupported and cause.errno not in (errno.EWOULDBLOCK, errno.EINTR)
+    return True
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(folder).st_mode)
+    except FileNotFoundError:
+        return False
