@@ -119,7 +119,7 @@ def test_a_missing_field_is_refused(reports: list[dict[str, Any]]) -> None:
 def test_what_may_be_missing() -> None:
     """Only what the user did not ask for, or what a check did not look at."""
     settings = set(DOCUMENT["properties"]["options"]["properties"])
-    selected = {"labels", "mask", "take", "seed", "batch"}
+    selected = {"labels", "mask", "take", "seed", "batch", "part"}
     agreement = {"cosine", "sqnr_db", "max_relative", "top1", "integers_equal", "samples", "accuracy", "quantization"}
     versions = {"onnxruntime", "onnx", "onnx-ir", "numpy"}
     bounded = {"latency_p95", "memory", "metrics"}  # measured where a bound asks for it
