@@ -6,7 +6,6 @@ artifact is saved), 4 out of memory or disk, 130 Ctrl-C.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +44,7 @@ from .cli_options import (
 )
 from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
+from .ir.signals import end_like_interrupts
 
 app = typer.Typer(
     add_completion=False,
@@ -433,8 +433,8 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its status. Being terminated cleans up like Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line and exit with its status."""
+    end_like_interrupts()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -470,7 +470,7 @@ def _usage(message: str, arguments: list[str]) -> Diagnostic:
 
 
 def _interrupted() -> int:
-    typer.echo("interrupted: nothing was written", err=True)
+    typer.echo("interrupted: no output is half-written", err=True)
     return _INTERRUPTED
 
 

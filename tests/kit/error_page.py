@@ -22,7 +22,7 @@ recipe are told at once. A traceback is a bug of mlc (exit 1); please report it.
 | 2 | the input, the recipe, the command line, or a missing extra |
 | 3 | a bound or `--strict` was missed: the best artifact was saved |
 | 4 | out of memory or disk |
-| 130 | interrupted: nothing was written |
+| 130 | interrupted: no output is half-written |
 
 From Python the same is raised as `mlc.MlcError`: `diagnostics` holds code, message, place and help of each mistake. In
 the examples `net.onnx` is a network of two dense layers, and each command runs in a folder of its own.
