@@ -450,9 +450,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except MemoryError:
-        return _fail(
-            errors.ResourceError(Diagnostic(Code.OUTPUT, "out of memory", help="lower --max-memory, or --check fast"))
-        )
+        return _fail(errors.ResourceError(Diagnostic(Code.MEMORY, "out of memory", help=errors.MEMORY_HELP)))
 
 
 def _usage(message: str, arguments: list[str]) -> Diagnostic:

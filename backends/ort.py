@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from ..ir.core import Module
+from ..ir.disk import write_error
 from ..ir.dtypes import DType
-from ..ir.errors import Code, MlcError, error
+from ..ir.errors import MEMORY_HELP, Code, Diagnostic, MlcError, ResourceError, error
 from ..ir.scratch import scratch
 
 _FATAL = 4  # log severity: what goes wrong is raised
+_ROOM = 1 << 20  # free bytes below which a disk counts as full
 _LARGE = 256 << 20  # modules from this size on are handed over as a file
 
 
@@ -48,7 +52,10 @@ class Session:
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         self.name = str(model) if isinstance(model, str | os.PathLike) else "the model"
-        self._session = _open(model, options, self.name)
+        try:
+            self._session = _open(model, options, self.name)
+        except MlcError as refusal:
+            raise _no_room(optimized_path, refusal) from refusal
         self.inputs: dict[str, ort.NodeArg] = {i.name: i for i in self._session.get_inputs()}
         self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
         self._exotic = any(t in _EXOTIC_TYPES for t in self.output_types.values())
@@ -84,6 +91,8 @@ class Session:
             else:
                 found = self._session.run(wanted, {name: _fed(value) for name, value in feeds.items()})
         except _FAILURES as reason:
+            if _out_of_memory(reason):
+                raise _no_memory(self.name, reason) from reason
             raise error(
                 Code.BAD_DATA if _is_feed_error(reason) else Code.RUNTIME,
                 f"ONNX Runtime cannot run {self.name}: {_reason(reason)}",
@@ -162,7 +171,29 @@ def _is_feed_error(reason: Exception) -> bool:
     return isinstance(reason, _STATE.InvalidArgument | ValueError)
 
 
+def _out_of_memory(reason: Exception) -> bool:
+    """The runtime has no exception of its own for this."""
+    return any(words in str(reason) for words in ("Failed to allocate memory", "bad_alloc", "bad allocation"))
+
+
+def _no_memory(name: str, reason: Exception) -> ResourceError:
+    wanted = re.search(r"buffer of size (\d+)", str(reason))
+    asked = f": it asked for {int(wanted[1]) / 2**20:,.0f} MiB" if wanted else ""
+    message = f"ONNX Runtime ran out of memory on {Path(name).name}{asked}"
+    return ResourceError(Diagnostic(Code.MEMORY, message, help=MEMORY_HELP))
+
+
+def _no_room(written: str | os.PathLike[str] | None, refusal: MlcError) -> MlcError:
+    """The error for a model that the runtime could not write: it does not say whether that was for want of room."""
+    folder = Path(written).parent if written is not None else None
+    if folder is None or os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize >= _ROOM:
+        return refusal
+    return write_error(folder, OSError(errno.ENOSPC, ""))
+
+
 def _refusal(name: str, reason: Exception) -> MlcError:
+    if _out_of_memory(reason):
+        return _no_memory(name, reason)
     return error(
         Code.RUNTIME,
         f"ONNX Runtime {ort.__version__} refuses {name}: {_reason(reason)}",

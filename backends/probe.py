@@ -18,7 +18,7 @@ import numpy as np
 from ..ir import errors
 from ..ir.core import Module, Op, Value
 from ..ir.dims import evaluate, symbols
-from ..ir.errors import Code, MlcError
+from ..ir.errors import Code, MlcError, ResourceError
 from ..ir.types import TensorType
 
 Feeds = dict[str, Any]
@@ -61,6 +61,8 @@ def synthetic(
             continue
         more = (_runnable(module, binding, rng, run, nth) for nth in range(1, samples))
         return Probes((first, *more), binding)
+    if isinstance(refusal, ResourceError):
+        raise refusal
     sizes = f", or sizes: --dims {','.join(f'{n}=...' for n in names)}" if names else ""
     raise errors.error(
         Code.BAD_DIMS,

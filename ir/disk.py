@@ -6,9 +6,13 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import Code, Diagnostic, MlcError, ResourceError
 
+#: In the names of temporary folders (scratch.py), which mean nothing to the user. Where temporary files go they start
+#: with `.mlc-`; those beside an output start with its name.
+MARK = ".mlc-tmp-"
 PathLike = str | os.PathLike[str]
 
 #: No more fits: exit 4.
@@ -19,18 +23,20 @@ _FULL = {
 }
 #: Writing is not wanted there: exit 2. Other failures may have nothing to do with what is written.
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_ELSEWHERE, TMPDIR = "choose another place", "set TMPDIR to another place"
 _ROOM = {errno.EFBIG: "see ulimit -f, and the limits of the file system"}
-_ELSEWHERE = "choose another place"
 
 
 def write_error(place: PathLike, cause: OSError, elsewhere: str = "") -> MlcError:
     """The error for something that cannot be written in `place`."""
+    inner = next((p for p in reversed((Path(place), *Path(place).parents)) if MARK in p.name), None)
+    home = place if inner is None else inner.parent
+    other = elsewhere or (TMPDIR if inner is not None and inner.name.startswith(".mlc-") else _ELSEWHERE)
     known = _FULL.get(cause.errno or 0)
-    other = elsewhere or _ELSEWHERE
     if known is not None:
         help = f"{_ROOM.get(cause.errno or 0, 'make room')}, or {other}"
-        return ResourceError(Diagnostic(Code.OUTPUT, known.format(repr(str(place))), help=help))
-    return MlcError(Diagnostic(Code.OUTPUT, f"cannot write in {str(place)!r}: {cause.strerror}", help=other))
+        return ResourceError(Diagnostic(Code.OUTPUT, known.format(repr(str(home))), help=help))
+    return MlcError(Diagnostic(Code.OUTPUT, f"cannot write in {str(home)!r}: {cause.strerror}", help=other))
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Code(enum.Enum):
     RUNTIME = ("E0805", "the runtime refuses the model")
     FORMAT = ("E0806", "a file of a newer format")
     BROKEN_PASS = ("E0807", "an installed pass that cannot be used")
+    MEMORY = ("E0808", "out of memory")
 
     @property
     def code(self) -> str:
@@ -149,6 +150,9 @@ class ResourceError(MlcError):
     """Out of memory or disk (exit 4)."""
 
     exit_status = 4
+
+
+MEMORY_HELP = "lower --max-memory, take fewer or smaller samples (take=N, --dims), or --check fast; or close programs"
 
 
 def error(code: Code, message: str, *, where: str = "", help: str = "", note: str = "") -> MlcError:

@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .disk import write_error, writing
+from .disk import MARK, TMPDIR, write_error, writing
 from .signals import shielded
 
-_MARK = ".mlc-tmp-"
 _OLD = ".old"  # what is about to be replaced lies in a folder `.NAME.old.mlc-tmp-...`, under its whole name
 _LONGEST = 100  # characters of NAME: what can be written must not fail because of where it is built
-_TMPDIR = "set TMPDIR to another place"
 
 
 @contextmanager
@@ -35,7 +33,7 @@ def scratch(stem: str, parent: Path | None = None) -> Iterator[Path]:
     home = parent if parent is not None else Path(tempfile.gettempdir())
     sweep(home)
     folder, lock = None, None
-    elsewhere = _TMPDIR if parent is None else ""
+    elsewhere = TMPDIR if parent is None else ""
     with writing(home, elsewhere):
         try:
             with shielded():
@@ -71,7 +69,7 @@ def set_aside(*paths: Path) -> Iterator[None]:
 def sweep(home: Path) -> None:
     """Remove what killed runs of this user left in a folder, and bring back what they were about to replace."""
     try:
-        found = [Path(entry.path) for entry in os.scandir(home) if _MARK in entry.name]
+        found = [Path(entry.path) for entry in os.scandir(home) if MARK in entry.name]
     except OSError:
         return  # who wants to write there is told why that fails
     for folder in found:
@@ -85,7 +83,7 @@ def _sweep(folder: Path) -> None:
         return  # gone by now, or no folder, or of somebody else
     try:
         if os.fstat(lock).st_uid == os.getuid() and _lock(lock):
-            if folder.name.partition(_MARK)[0].endswith(_OLD):
+            if folder.name.partition(MARK)[0].endswith(_OLD):
                 _give_back(folder, folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
     finally:
@@ -111,7 +109,7 @@ def _name(old: Path) -> str:
 def _locked(home: Path, stem: str) -> tuple[Path, int]:
     """A new folder and the descriptor that locks it."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{stem[: _LONGEST + len(_OLD)]}{_MARK}", dir=home))
+        folder = Path(tempfile.mkdtemp(prefix=f".{stem[: _LONGEST + len(_OLD)]}{MARK}", dir=home))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if _lock(lock, unsupported=True) and _is_there(folder):
             return folder, lock

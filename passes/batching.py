@@ -75,7 +75,7 @@ def _problem(module: Module, data: Data, runner: Runner) -> str:
     try:
         together = executable.run(pair)
     except MlcError as reason:
-        if reason.diagnostics[0].code not in (Code.BAD_DATA, Code.RUNTIME):
+        if reason.diagnostics[0].code not in (Code.BAD_DATA, Code.RUNTIME, Code.MEMORY):
             raise
         return f"the model declares batches, but two samples fail where one runs ({_in_short(reason)})"
     mixed = next((name for name in alone if not _same(alone[name], together[name])), None)

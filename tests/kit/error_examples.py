@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from kit.broken_models import good, model
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mlc.ir.errors import Code
 
@@ -86,6 +86,14 @@ def _unrunnable() -> ModelProto:
     made = model([helper.make_node("Frobnicate", ["x"], ["y"], "custom", domain="my.domain")])
     made.opset_import.append(helper.make_opsetid("my.domain", 1))
     return made
+
+
+def _outer() -> ModelProto:
+    """A small model with an output of any size."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("a", ["N", 1]), ("b", [1, "N"]))]
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "N"])
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"], "outer")], "outer", ends, [made])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
 def _installed(folder: Path) -> None:
@@ -362,8 +370,8 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         Code.OUTPUT,
-        "The output cannot be written: no such folder, no permission, a full disk; or memory ran out (the last two "
-        "exit with 4).",
+        "The output, or a temporary file, cannot be written: no such folder, no permission; a full disk, a used quota "
+        "and a file that is too large exit with 4. Nothing is left behind.",
         _recipe("fp16") + " -o build/small.onnx",
         "Create the folder, make room, or choose another `-o`.",
     ),
@@ -402,5 +410,15 @@ EXAMPLES: tuple[Example, ...] = (
         "Correct that package, or uninstall it.",
         given="A package registers `thin`, and importing it fails.",
         prepare=_installed,
+    ),
+    Example(
+        Code.MEMORY,
+        "Memory ran out, in mlc or in the runtime (exit 4). Nothing is left behind.",
+        "mlc compile outer.onnx -r simplify --dims N=10000000",
+        "Lower `--max-memory` (it bounds what calibration and checks hold), give fewer or smaller samples, or run no "
+        "whole model with `--check fast`.",
+        given="`outer.onnx` multiplies a column by a row: its output is as large as both lengths multiplied.",
+        prepare=_onnx("outer.onnx", _outer),
+        status=4,
     ),
 )
