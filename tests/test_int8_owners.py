@@ -24,6 +24,16 @@ def residual() -> Module:
     return net.done(net.op("Tanh", [net.conv(pooled, 4, 5)]))
 
 
+def blocks() -> Module:
+    """Two residual additions in a row, each with a Relu behind it, before a convolution."""
+    net = Layers()
+    x = net.input("x", DType.F32, "N", 3, 8, 8)
+    a, b, c = (net.conv(x, 3, 4) for _ in range(3))
+    inner = net.relu(net.op("Add", [a, b]))
+    outer = net.relu(net.op("Add", [inner, c]))
+    return net.done(net.op("Tanh", [net.conv(outer, 4, 5)]))
+
+
 def chain() -> Module:
     net = Layers()
     x = net.input("x", DType.F32, "N", 8)
@@ -38,7 +48,7 @@ def in_codes(module: Module, static: list[Op]) -> set[str]:
     return {v.name for c in place(module.graph, static, lambda op: True).classes for v in c.values}
 
 
-@pytest.mark.parametrize("make", [residual, chain])
+@pytest.mark.parametrize("make", [residual, blocks, chain])
 def test_a_value_that_leaves_its_codes_has_no_owner_left(make: object) -> None:
     module: Module = make()  # type: ignore[operator]
     ops = weighted(module)
@@ -68,3 +78,15 @@ def test_what_is_read_or_made_directly_has_these_owners() -> None:
     assert names[joined.name] == (last,), "what lies between others belongs to those behind"  # type: ignore[union-attr]
     assert set(names[third.results[0].name]) == {third, last}
     assert set(names[last.results[0].name]) == {last}
+
+
+def test_what_an_addition_with_a_clamp_behind_it_reads_belongs_to_those_behind_the_clamp() -> None:
+    module = blocks()
+    ops = weighted(module)
+    first, second, third, last = ops
+    found = {v.name: o for v, o in owners(place(module.graph, ops, lambda op: True), ops).items()}
+    inner, outer = (op.results[0].name for op in module.graph.ops if op.kind == "Relu")
+    assert found[inner] == found[outer] == (last,)
+    assert [set(found[op.results[0].name]) for op in (first, second, third)] == [
+        {op, last} for op in (first, second, third)
+    ]

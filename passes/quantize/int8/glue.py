@@ -156,6 +156,12 @@ class Head:
         return None
 
 
+def head_of(op: Op) -> Head:
+    """The head of any op on codes: moves include nothing of what follows."""
+    glue = glue_of(op)
+    return Head.of(op) if glue is None or glue.behaviour is Behaviour.OWN else Head(op.results[0])
+
+
 def upper_bound(op: Op) -> float | None:
     """The largest value that a clamp with the least value 0 lets through (inf for Relu); None for other ops."""
     if op.kind == "Relu":

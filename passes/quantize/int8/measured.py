@@ -145,7 +145,8 @@ class _Work:
 
     @cached_property
     def _fastest(self) -> Placement:
-        return self.place({r: form for ways in self.ways for r, form in ways[0].items()})
+        """Where the codes are with every reader in its first form: that the grids are of."""
+        return self.place({r: forms[0] for c in self.found for r, forms in c.forms.items()})
 
     @cached_property
     def _owned(self) -> Mapping[Op, Mapping[str, int]]:

@@ -21,7 +21,7 @@ from ....ir.core import Graph, Op, Value
 from ....ir.dims import evaluate
 from ....ir.types import TensorType
 from ...ports import Form, Target
-from .glue import Behaviour, Head, data_of, glue_of
+from .glue import data_of, glue_of, head_of
 from .placement import ROUNDING, Placement, place
 
 _UNIT = 1e-10  # seconds: capacities are whole numbers, so that the cut does not depend on the order of sums
@@ -60,7 +60,7 @@ class _Cut:
             flow.add_edge(_CODES, op, capacity=round(floats / _UNIT))
             flow.add_edge(op, _FLOATS, capacity=round(codes / _UNIT))
             if rounds:
-                makers.update(dict.fromkeys((_head(op).value, *op.results[1:]), op))
+                makers.update(dict.fromkeys((head_of(op).value, *op.results[1:]), op))
         for value in dict.fromkeys(v for c in self.placement.classes for v in c.values):
             self._cross(flow, value, makers.get(value), nodes)
         return flow
@@ -75,7 +75,7 @@ class _Cut:
             data = op.operands[0]
             assert data is not None
             return min(floats, floats if run is None else run), max(0.0, codes - self._boundary(data) / 2)
-        absorbed = [self._seconds(a, "float") for a in _head(op).absorbed if op.kind not in ROUNDING]
+        absorbed = [self._seconds(a, "float") for a in head_of(op).absorbed if op.kind not in ROUNDING]
         return floats + sum(s or 0.0 for s in absorbed), codes
 
     def _seconds(self, op: Op, form: Form) -> float | None:
@@ -105,12 +105,6 @@ class _Cut:
 def _rounds(op: Op) -> bool:
     """Whether an op in codes makes codes: products make floats."""
     return op.kind not in ("MatMul", "Gemm")
-
-
-def _head(op: Op) -> Head:
-    """What an op makes: moves include nothing of what follows."""
-    glue = glue_of(op)
-    return Head.of(op) if glue is None or glue.behaviour is Behaviour.OWN else Head(op.results[0])
 
 
 def _readers(value: Value, nodes: Mapping[Op, bool]) -> Iterator[Op | None]:
