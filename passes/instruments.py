@@ -123,7 +123,8 @@ class Angle:
         norm = math.sqrt(self.squares[0] * self.squares[1])
         if self.broken or self.equal or norm == 0.0:
             return float(self.equal and not self.broken)
-        return min(1.0, self.dot / norm)
+        found = self.dot / norm
+        return min(1.0, found) if math.isfinite(found) else 0.0  # squares of float64 may overflow: min() would say 1
 
 
 def cosine(a: Array, b: Array) -> float:

@@ -173,6 +173,19 @@ def test_values_that_are_not_finite_get_no_grid() -> None:
     assert [r.form for w in report.plan.weights for r in w.readers] == ["dynamic"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_one_source_that_is_no_number_leaves_the_grid_of_a_join_unknown(last: bool) -> None:
+    net = Layers()
+    x, feeds = tokens(net, 16, 6)
+    parts = [net.op("Tanh", [x]), net.op("Log", [net.op("Sub", [x, net.op("Exp", [x])])])]
+    parts = parts if last else parts[::-1]
+    outputs = [net.op("Concat", [net.dense(part, 16, 8) for part in parts], attrs={"axis": -1})]
+    joined = net.op("Concat", parts, attrs={"axis": -1})
+    module = net.done(net.op("Add", [net.dense(joined, 32, 16), *outputs]))
+    plan = Int8()(module, context(feeds)).history[-1].plan  # type: ignore[attr-defined]
+    assert "static" not in {r.form for w in plan.weights for r in w.readers}
+
+
 def test_a_scope_is_kept_through_folding() -> None:
     module, feeds = NETS["resnet20_conv"]()
     convolutions = [op.name for op in module.walk() if op.kind == "Conv"]

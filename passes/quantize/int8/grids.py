@@ -89,8 +89,9 @@ def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid
 
 
 def join(parts: Sequence[Range], bound: float | None) -> Range:
-    """The range of a class: all of its sources, within the clamp that its grid replaces."""
-    low, high = min(p.low for p in parts), max(p.high for p in parts)
+    """The range of a class: all of its sources, within the clamp that its grid replaces; NaN if one of them is not
+    known."""
+    low, high = float(np.min([p.low for p in parts])), float(np.max([p.high for p in parts]))  # min() may lose NaN
     return Range(low, high) if bound is None else Range(0.0 if low == low else low, min(high, bound))
 
 
