@@ -58,17 +58,32 @@ def choose(
 
     Bounds on cost ask for the smallest strength that meets them, bounds on quality (or, without bounds, the allowed
     drift) for the largest. Where both are asked for and one strength for all steps does not meet both, the steps share
-    the work in other ways. Without bounds and samples, free fields stay free: passes then do what is provably safe.
+    the work in other ways. Where bounds on quality are missed then, passes that limit their harm by a default of their
+    own limit it further. Without bounds and samples, free fields stay free: passes then do what is provably safe.
     `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges.
     """
+    costs = [x for x in program.limits if x.metric in COSTS]
+    quality = [x for x in program.limits if x.metric not in COSTS]
+    search = _Search(program.parts, verdicts)
+    choice = _free_fields(program, search, drift, costs, quality, can_run=can_run, samples=samples)
+    return search.gentler(choice, program.limits) if can_run and samples and quality else choice
+
+
+def _free_fields(
+    program: Program,
+    search: _Search,
+    drift: Callable[[Parts], float],
+    costs: Sequence[Limit],
+    quality: Sequence[Limit],
+    *,
+    can_run: bool,
+    samples: bool,
+) -> Choice:
     steps = program.parts
     if not program.free:
         return Choice(steps)
-    costs = [x for x in program.limits if x.metric in COSTS]
-    quality = [x for x in program.limits if x.metric not in COSTS]
     if not can_run and (any(x.metric in _NOISY for x in costs) or (samples and not costs)):
         return Choice(steps, warnings=(_BLIND,))
-    search = _Search(steps, verdicts)
     if costs:
         return search.meeting(costs, quality if can_run else [])
     if not samples:
@@ -83,6 +98,8 @@ def choose(
 
 _BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
 _UNHELPED = "strength does not help the bound: nothing was done for it"
+
+_GENTLER = 6  # trials of less harm
 
 #: What part of a strength each free step takes.
 Shares = tuple[float, ...]
@@ -117,6 +134,25 @@ class _Search:
         if found is None or not quality or free == 1:
             return self.chosen(1.0 if found is None else found)
         return self._shared(found, costs, quality, free)
+
+    def gentler(self, choice: Choice, limits: Sequence[Limit]) -> Choice:
+        """The choice as it is where it keeps the bounds on quality, or nothing in it can do less harm; else with the
+        most harm that keeps them, or what comes nearest to all bounds."""
+        if _gentler(choice.steps, 0.5) == choice.steps:
+            return choice
+        tries: list[tuple[float, float, Parts]] = []
+
+        def over(share: float) -> float:
+            steps = choice.steps if share == 1 else _gentler(choice.steps, share)
+            verdicts = tuple(self.verdicts(steps, limits))
+            found = excess([v for v in verdicts if v.limit.metric not in COSTS])
+            self.tried.append(Tried("bound", Trial(share, found, found <= 0), _text(steps), verdicts))
+            tries.append((sum(map(distance, verdicts)), -share, steps))
+            return found
+
+        largest(over, lambda found: found <= 0, evaluations=_GENTLER)
+        _, _, steps = min(tries, key=lambda tried: tried[:2])
+        return dataclasses.replace(choice, steps=steps, trials=tuple(self.tried))
 
     def _cheapest(self, costs: Sequence[Limit], shares: Shares | None = None) -> tuple[float | None, tuple[Trial, ...]]:
         """The smallest strength that meets bounds on cost."""
@@ -175,6 +211,16 @@ def _at(part: Part, strength: float, taken: Iterator[float]) -> Part:
     if not _is_free(part):
         return part
     return dataclasses.replace(part, action=part.action.at(strength * next(taken)))
+
+
+def _gentler(parts: Parts, share: float) -> Parts:
+    """The steps where passes that limit their harm by a default allow themselves less."""
+    return tuple(
+        dataclasses.replace(part, body=_gentler(part.body, share))
+        if isinstance(part, Loop)
+        else dataclasses.replace(part, action=part.action.gentler(share))
+        for part in parts
+    )
 
 
 def _is_free(step: PlannedStep) -> bool:

@@ -253,6 +253,11 @@ class Pass(ABC):
             )
         return self
 
+    def gentler(self, share: float) -> Self:
+        """This pass where it may do less harm than it allows itself by default: all of it at 1, least at 0. Explicit
+        fields stay; passes without such a default are as they are."""
+        return self
+
     def __call__(self, module: Module, ctx: Context | None = None) -> Module:
         """Run on a copy of `module` (constants are shared): plan, apply, verify, report."""
         from .execution import check_needs, run_in_place

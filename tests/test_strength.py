@@ -108,6 +108,44 @@ def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
     )
 
 
+def one_step(recipe: str, cosine: float, size: float = 0.0) -> Choice:
+    """int8 whose cosine falls with the damage that it is allowed (`cosine` at 2 %), and whose file then shrinks."""
+    program = Program.of(recipe)
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        (step,) = flat(steps)
+        damage = 0.02 if step.action.damage is None else step.action.damage
+        found = Measured(1 - (1 - cosine) * damage / 0.02)
+        return judge(limits, {"cosine": found, "size": Measured(1 - size * damage / 0.02, 1.0)})
+
+    return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+
+
+def test_a_bound_on_quality_lowers_what_int8_may_cost() -> None:
+    kept = one_step("int8 where cosine >= 0.99", 0.995)
+    assert [str(s) for s in flat(kept.steps)] == ["int8"]
+    assert len(kept.trials) == 1
+    lowered = one_step("int8 where cosine >= 0.99", 0.97)
+    (step,) = flat(lowered.steps)
+    assert 0.004 <= step.action.damage <= 0.02 / 3
+    assert lowered.trials[-1].verdicts[0].holds or any(t.verdicts[0].holds for t in lowered.trials)
+
+
+def test_what_the_recipe_says_of_damage_stays() -> None:
+    choice = one_step("int8(damage=5%) where cosine >= 0.99", 0.9)
+    assert [str(s) for s in flat(choice.steps)] == ["int8(damage=5%)"]
+    assert not choice.trials
+
+
+def test_less_harm_does_not_silently_break_a_bound_on_cost() -> None:
+    """Size and cosine contradict each other: the nearest is kept, judged by both."""
+    choice = one_step("int8 where size <= 0.3x, cosine >= 0.99", 0.985, size=0.75)
+    shares = {t.steps: [v.holds for v in t.verdicts] for t in choice.trials}
+    assert not any(all(held) for held in shares.values())
+    nearest = min(choice.trials, key=lambda t: sum(map(distance, t.verdicts)))
+    assert nearest.steps == " + ".join(str(s) for s in flat(choice.steps))
+
+
 def test_what_was_tried_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.mlc"
     command = ["compile", str(two_layers(tmp_path)), "-r", "prune where params <= 0.0001x", "--check", "none"]
@@ -207,3 +245,16 @@ def test_bounds_on_real_models_are_met_with_little_to_spare(
 def test_latency_on_a_real_model(model: RealModel, tmp_path: Path) -> None:
     result = mlc.compile(model.path, "prune where latency <= 0.6x", output=tmp_path / "out.mlc")
     check_latency(result.report, result.path, result.missed)
+
+
+@real_models("silero_vad_op15")
+def test_int8_does_less_where_a_bound_asks_for_it(model: RealModel, tmp_path: Path) -> None:
+    feeds = [model.feeds(seed) for seed in range(4)]
+    np.savez(tmp_path / "data.npz", **{name: np.stack([f[name] for f in feeds]) for name in feeds[0]})
+    options = {"data": tmp_path / "data.npz", "eval": tmp_path / "data.npz"}
+    plain = mlc.compile(model.path, "smooth + int8", **options).report["checks"]["cosine"]
+    wanted = 1 - (1 - plain) / 2
+    result = mlc.compile(model.path, f"smooth + int8 where cosine >= {wanted:.6f}", **options)
+    assert not result.missed
+    assert result.report["checks"]["cosine"] >= wanted
+    assert "damage=" in result.report["recipe"] or len(result.report["trials"]) > 1

@@ -16,8 +16,8 @@ Krishnamoorthi 2018.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from ....ir.core import Module
 from ....ir.errors import Code, MlcError, error
@@ -37,7 +37,7 @@ from .plan import Int8Plan, ReaderSite, WeightSite
 from .sites import Candidate
 from .unfold import unfold
 
-_DAMAGE = 0.02
+_DAMAGE = 0.02  # where the recipe and its bounds do not say
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,15 @@ class Int8(Pass):
         choices=("nearest", "gptq", "adaround"),
         doc="how weights are rounded; with data: gptq (second order), adaround (learned)",
     )
-    damage: float = option(
-        _DAMAGE,
+    damage: float | None = option(
+        None,
         unit="ratio",
         low=0,
         high=1,
-        doc="what it may cost (1 - cosine of the worst output, on calibration data): above it, sites get slower forms",
+        doc=(
+            "what it may cost (1 - cosine of the worst output, on calibration data): above it, sites get slower forms; "
+            f"none: {_DAMAGE:.0%}, less where a bound on quality asks for it"
+        ),
     )
     per_channel: bool = option(True, unit="bool", doc="a scale for every output channel of a weight, not one for all")
 
@@ -80,8 +83,18 @@ class Int8(Pass):
         super().__post_init__()
         if self.mode in ("dynamic", "stored") and self.observer != "auto":
             raise _ignored("observer", f"ranges are not calibrated with mode={self.mode}", "mode=auto or static")
-        if self.mode != "auto" and self.damage != _DAMAGE:
+        if self.mode != "auto" and self.damage is not None:
             raise _ignored("damage", f"mode={self.mode} says which form every op gets", "mode=auto")
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        return ()
+
+    def gentler(self, share: float) -> Self:
+        """Less damage, down to a hundredth geometrically: more sites in slower forms."""
+        if self.damage is not None or self.mode != "auto":
+            return self
+        return replace(self, damage=_DAMAGE * 0.01 ** (1 - share))
 
     @property
     def learns(self) -> bool:
@@ -95,7 +108,11 @@ class Int8(Pass):
         """Find the weights, choose a form for every reader, place the codes and calibrate their grids."""
         prepared = Prepared.of(module, ctx, by=self.name, then=unfold)
         twin, within = prepared.module, prepared.ctx
-        made = decide(twin, Settings(self.mode, self.observer, self.damage, self.per_channel), within)
+        made = decide(
+            twin,
+            Settings(self.mode, self.observer, _DAMAGE if self.damage is None else self.damage, self.per_channel),
+            within,
+        )
         weights = [self._site(c, made.forms, within) for c in made.weights]
         return Int8Plan(
             skipped=made.skipped,
