@@ -81,11 +81,26 @@ def drift(runner: Runner, module: Module, feeds: Sequence[Feeds], reference: Seq
     angles: dict[str, Angle] = {}
     executable = runner.prepare(module)
     for feed, expected in zip(feeds, reference):
-        found = executable.run(feed)
-        for name, wanted in expected.items():
+        found = arrays(executable.run(feed))
+        for name, wanted in arrays(expected).items():
             if wanted.dtype.kind == "f":
-                angles.setdefault(name, Angle()).update(wanted, found[name])
+                angles.setdefault(name, Angle()).update(wanted, found.get(name, ABSENT))
     return max((1.0 - angle.cosine for angle in angles.values()), default=0.0)
+
+
+#: Stands for an output that is not there, in place of one that is: its shape is that of none.
+ABSENT: Array = np.zeros((0,) * 9)
+
+
+def arrays(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Outputs that can be compared: tensors, and the elements of sequences (`y[0]`)."""
+    found: dict[str, Array] = {}
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, list):
+            found |= arrays({f"{name}[{index}]": item for index, item in enumerate(value)})
+    return found
 
 
 @dataclass

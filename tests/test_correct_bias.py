@@ -12,7 +12,7 @@ from kit.samples import Samples
 from mlc.backends.onnx import to_proto
 from mlc.backends.runner import OrtRunner
 from mlc.ir.constants import Constant
-from mlc.ir.core import Ints, Module
+from mlc.ir.core import Ints, Module, Value
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
 from mlc.ir.rewrite import Rewriter
@@ -255,6 +255,36 @@ def test_outputs_that_are_masked_with_inf_have_the_last_word_too() -> None:
     feeds = {"x": np.abs(np.random.default_rng(0).standard_normal((64, 32))).astype(np.float32)}
     rounding = Weights(bits=3, method="rtn", stored=3)
     assert compiled(net.done(net.op("Add", [y, mask])), feeds, rounding, CorrectBias()).history[-1].done
+
+
+def chosen_rows(net: Layers, y: Value) -> Value:
+    """Rows of the result above a threshold: how many depends on rounding."""
+    index = net.op("NonZero", [net.op("Greater", [y, net.const(np.float32(0.3))])])
+    return net.op("GatherND", [y, net.op("Transpose", [index])])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        chosen_rows,
+        lambda net, y: net.op("SequenceConstruct", [y]),
+        lambda net, y: net.op("Greater", [y, net.const(np.float32(0.3))]),
+    ],
+    ids=["sizes from data", "a sequence", "no floats"],
+)
+def test_outputs_of_every_kind_have_the_last_word(end) -> None:
+    net = Layers()
+    original = net.done(end(net, net.dense(net.relu(net.dense(net.input("x", F32, "N", 16), 16, 32)), 32, 8)))
+    feeds = {"x": np.abs(np.random.default_rng(0).standard_normal((64, 16))).astype(np.float32)}
+    ctx = context(original, feeds)
+    quantized = Weights(bits=3, method="rtn", stored=3)(original)
+    corrected = CorrectBias()(quantized, ctx)
+    assert corrected.history[-1].done
+    judge = Judge(quantized, original, ctx)
+    after, before = (judge.misses([made, made]) for made in (corrected, quantized))
+    assert np.isfinite(before).all()
+    assert closer(after, before)
+    assert not judge.misses([original, original]).any()
 
 
 def test_channels_that_were_scaled_before_are_compared_as_scaled() -> None:

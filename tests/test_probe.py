@@ -245,6 +245,18 @@ def test_outputs_without_floats_are_counted() -> None:
     assert probe.damage({weight: flipped}) == pytest.approx(wanted)
 
 
+def test_tensors_of_a_sequence_are_outputs() -> None:
+    rows = np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32)
+    damages = []
+    for as_sequence in (False, True):
+        net = Layers()
+        y = net.linear(net.input("x", DType.F32, "N", 8), 8, 4)
+        module = net.done(net.op("SequenceConstruct", [y]) if as_sequence else y)
+        (weight,) = weights(module)
+        damages.append(Probe(module, context({"x": rows}), [weight]).damage({weight: coarse(array(module, weight))}))
+    assert damages[0] == damages[1] > 0
+
+
 def test_samples_are_spread_and_few() -> None:
     """Eight of many, from the beginning to the end: sorted data must not hide a class."""
     module, _ = mlp()

@@ -28,7 +28,7 @@ from ...ir.errors import Code
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType, tensor
 from ..base import Context
-from ..instruments import Angle
+from ..instruments import ABSENT, Angle, arrays
 from ..linear import linear_of
 from ..ports import Array, Data, Executable, Feeds
 from ..statistics import sources
@@ -56,7 +56,7 @@ class _Switch:
 
 
 class Probe:
-    """Measures damage of rounded weights and activations of one module on `samples` of the calibration data (at most 8,
+    """Measures damage of rounded weights and activations of one module on `samples` of the calibration data (None: 8,
     fewer where a question for each weight and value would take minutes).
 
     `weights` are names of float constants, wherever they are read (bodies of If and Loop included). `activations` maps
@@ -96,8 +96,8 @@ class Probe:
         """Some samples and what the model makes of them, as many as the memory allows; one in any case."""
         held = 0
         for feeds in _spread(data, samples):
-            found = self._executable.run({**feeds, **self._inputs({}), **self._off})
-            held += sum(a.nbytes for a in (*feeds.values(), *found.values()) if isinstance(a, np.ndarray))
+            found = arrays(self._executable.run({**feeds, **self._inputs({}), **self._off}))
+            held += sum(a.nbytes for a in (*arrays(feeds).values(), *found.values()))
             if self._feeds and held > budget:
                 return
             self._feeds.append(feeds)
@@ -121,14 +121,12 @@ class Probe:
         different = total = 0
         for index in spread(len(self._feeds), samples or len(self._feeds)):
             feeds, expected = self._feeds[index], self._expected[index]
-            found = self._executable.run({**feeds, **given, **modes})
+            found = arrays(self._executable.run({**feeds, **given, **modes}))
             for name, wanted in expected.items():
-                if not isinstance(wanted, np.ndarray):
-                    continue
                 if np.issubdtype(wanted.dtype, np.floating):
-                    angles.setdefault(name, Angle()).update(wanted, found[name])
+                    angles.setdefault(name, Angle()).update(wanted, found.get(name, ABSENT))
                 else:
-                    different += _differing(wanted, found[name])
+                    different += _differing(wanted, found.get(name, ABSENT))
                     total += wanted.size
         if angles:
             return max(1.0 - angle.cosine for angle in angles.values())
@@ -173,8 +171,8 @@ def _within(constants: Mapping[str, Constant], budget: int) -> dict[str, Array]:
     return held
 
 
-def _differing(wanted: Array, found: Any) -> int:
-    if not isinstance(found, np.ndarray) or found.shape != wanted.shape:
+def _differing(wanted: Array, found: Array) -> int:
+    if found.shape != wanted.shape:
         return int(wanted.size)
     return int(np.count_nonzero(found != wanted))
 

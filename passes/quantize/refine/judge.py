@@ -15,6 +15,7 @@ import numpy as np
 
 from ....ir.core import Module
 from ...base import Context
+from ...instruments import ABSENT, arrays
 from ...ports import Array, Batch, Executable
 from ...statistics import batch_size, sources
 
@@ -72,13 +73,23 @@ class Judge:
 
 
 def _outputs(made: Executable, wanted: Executable, batch: Batch) -> Iterator[tuple[str, Array, Array]]:
-    """Outputs of floats: their name, what they should be, and what is between; where one of the two is finite."""
-    found = made.run(batch.inputs)
-    for name, reference in wanted.run(batch.inputs).items():
-        if reference.dtype.kind == "f" and name in found:
-            there = np.isfinite(reference) | np.isfinite(found[name])  # logits that are masked are Inf in both
+    """Names of outputs, what they should be, and what is between: of floats where one of the two is finite; of a model
+    that has no floats whether numbers differ. An output of another shape is off as far as if nothing had come."""
+    found, expected = arrays(made.run(batch.inputs)), arrays(wanted.run(batch.inputs))
+    floats = {name: reference for name, reference in expected.items() if reference.dtype.kind == "f"}
+    for name, reference in (floats or expected).items():
+        other = found.get(name, ABSENT)
+        if reference.dtype.kind != "f":
+            known = np.ones(reference.size)
+            differs = (reference != other).reshape(-1) if other.shape == reference.shape else known
+            yield name, known, differs.astype(np.float64)
+        elif other.shape == reference.shape:
+            there = np.isfinite(reference) | np.isfinite(other)  # logits that are masked are Inf in both
             known = reference[there].astype(np.float64)
-            yield name, known, found[name][there] - known
+            yield name, known, other[there] - known
+        else:
+            known = reference[np.isfinite(reference)].astype(np.float64)
+            yield name, known, known
 
 
 def closer(after: Array, before: Array) -> bool:
