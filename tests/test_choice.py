@@ -32,6 +32,7 @@ class World:
         self.joint = joint
         self.asked: list[tuple[int, int]] = []
         self.measured = 0
+        self.seen: set[tuple[int, ...]] = set()
 
     def alone(self, site: int, option: int) -> float:
         self.asked.append((site, option))
@@ -39,10 +40,11 @@ class World:
 
     def together(self, picked: Sequence[int]) -> float:
         self.measured += 1
+        self.seen.add(tuple(picked))
         return self.joint(float(sum(row[j] for row, j in zip(self.damage, picked))))
 
-    def choose(self, budget: float, tied: Sequence[Sequence[int]] = ()) -> Choice:
-        return choose(self.options, budget, self.together, self.alone, tied)
+    def choose(self, budget: float) -> Choice:
+        return choose(self.options, budget, self.together, self.alone)
 
     def time(self, picked: Sequence[int]) -> float:
         return float(sum(row[j] for row, j in zip(self.seconds, picked)))
@@ -91,6 +93,23 @@ def test_nothing_is_done_when_nothing_is_allowed() -> None:
     found = world.choose(1e-3)
     assert found.picked == (3,) * 6
     assert found.damage == 0.0
+    assert world.measured == len(world.seen), "the same forms are not measured again"
+
+
+@pytest.mark.parametrize("budget", [0.0, 1e-3])
+def test_no_sites(budget: float) -> None:
+    assert choose([], budget, lambda picked: 0.0, lambda i, j: 1.0) == Choice((), 0.0)
+
+
+def test_a_budget_of_nothing_takes_what_does_nothing() -> None:
+    world = World(3)
+    world.damage[2] = 0.0
+    assert world.choose(0.0).picked == tuple(0 if site == 2 else 3 for site in range(6))
+
+
+def test_damage_that_is_no_number_is_too_much() -> None:
+    world = World(3, joint=lambda total: math.nan if total else 0.0)
+    assert world.choose(0.1).picked == (3,) * 6
 
 
 def test_stored_weights_are_preferred_to_floats_of_equal_speed() -> None:
@@ -108,13 +127,6 @@ def test_unknown_times_are_assumed_and_noted() -> None:
     assert "no times for 1 of 6 sites" in notes[0]
     assert values[3][0] < values[3][1] < values[3][2] < values[3][3]
     assert prices(World(2).options)[1] == ()
-
-
-def test_tied_sites_take_the_same_option() -> None:
-    for seed in range(6):
-        world = World(seed)
-        found = world.choose(0.4 * float(world.damage[:, 0].sum()), [(0, 3), (3, 5)])
-        assert len({found.picked[i] for i in (0, 3, 5)}) == 1
 
 
 def test_equal_measurements_give_equal_choices() -> None:

@@ -13,6 +13,7 @@ Where the target knows no seconds, forms are ranked by what they usually take of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,16 +57,17 @@ Alone = Callable[[int, int], float]  # damage of one option (site, option) with 
 Together = Callable[[Sequence[int]], float]  # damage of an option for every site
 
 
-def choose(sites: Sites, budget: float, together: Together, alone: Alone, tied: Sequence[Sequence[int]] = ()) -> Choice:
-    """One option for every site. Every site has one in floats, of damage 0; sites of a group of `tied` take the same.
+def choose(sites: Sites, budget: float, together: Together, alone: Alone) -> Choice:
+    """One option for every site. Every site has one in floats, of damage 0.
 
     Deterministic given the measurements. `alone` is called at most once per option that is not in floats, and only if
-    the fastest forms together do too much damage.
+    the fastest forms together do too much damage; `together` at most once for the same options.
     """
+    measured = functools.cache(together)  # different sums may have the same answer
     values, notes = prices(sites)
     free = [[0.0] * len(options) for options in sites]
-    fastest = allocate(free, values, 0.0, tied).options
-    damage = together(fastest)
+    fastest = allocate(free, values, 0.0).options
+    damage = measured(fastest)
     if damage <= budget:
         return Choice(fastest, damage, notes)
     costs = [
@@ -74,8 +76,8 @@ def choose(sites: Sites, budget: float, together: Together, alone: Alone, tied: 
     ]
     best: tuple[float, tuple[int, ...], float] | None = None  # its value, the options, their damage
     for allowed, answer in _search(budget):
-        picked = allocate(costs, values, allowed, tied).options
-        answer.damage = together(picked)
+        picked = allocate(costs, values, allowed).options
+        answer.damage = measured(picked)
         value = sum(row[j] for row, j in zip(values, picked))
         if answer.damage <= budget and (best is None or value < best[0]):
             best = value, picked, answer.damage
