@@ -25,6 +25,7 @@ VARIED = RNG.standard_normal((16, 32)).astype(np.float32)
 SAME = np.repeat(VARIED[:1], 16, axis=0)
 STEPS = [
     Int8(),
+    Int8(mode="stored", rounding="gptq"),
     Int4(),
     Weights(bits=(4, 8), saving=0.9),
     Weights(bits=(4, 8), saving=0.9, method="grid"),
@@ -58,6 +59,7 @@ def test_smooth_tells_too() -> None:
 def test_steps_that_take_nothing_from_data_do_not_tell() -> None:
     assert not told(Int4(method="grid"), SAME)
     assert not told(Weights(bits=8), SAME)
+    assert not told(Int8(mode="dynamic"), SAME)
     assert not told(Int8(mode="stored"), SAME)
 
 

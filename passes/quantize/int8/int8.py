@@ -116,7 +116,7 @@ class Int8(Pass):
         weights = [self._site(c, made.forms, within) for c in made.weights]
         return Int8Plan(
             skipped=made.skipped,
-            notes=(*(prepared.notes if weights else ()), *notes(weights, made, self.mode, within)),
+            notes=(*(prepared.notes if weights else ()), *notes(weights, made, self.mode, self.learns, within)),
             weights=tuple(weights),
             activations=grids(made.placement, made.calibration.ranges),
             glue=tuple(op.results[0].name for op in made.placement.glue),

@@ -20,8 +20,9 @@ _FEW = 8  # samples: with fewer, ranges are a matter of luck
 _LOOKED_AT = 8  # samples in which inputs that never vary are looked for
 
 
-def notes(weights: Sequence[WeightSite], made: Decision, mode: str, ctx: Context) -> Iterator[str]:
-    """Lines for the report, in the order in which things were decided."""
+def notes(weights: Sequence[WeightSite], made: Decision, mode: str, learns: bool, ctx: Context) -> Iterator[str]:
+    """Lines for the report, in the order in which things were decided; `learns`: forms, ranges or codes are chosen by
+    what data there is."""
     counts = Counter(r.form for w in weights for r in w.readers)
     if counts:
         yield f"forms: {', '.join(f'{count} {form}' for form, count in counts.items())}"
@@ -32,8 +33,9 @@ def notes(weights: Sequence[WeightSite], made: Decision, mode: str, ctx: Context
     if ctx.data is not None and counts["static"]:
         yield _samples(len(ctx.data))
         yield from _constant_inputs(ctx.data)
-        yield from repeats(ctx.data)
         yield from _always_zero(made)
+    if learns and weights:
+        yield from repeats(ctx.data)
     yield from _observed(made.calibration)
     yield from made.notes
 
