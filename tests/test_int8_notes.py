@@ -43,6 +43,13 @@ def test_the_number_of_samples_is_told_and_few_are_too_few() -> None:
     assert "come from 1 sample: too few" in notes(dense(), of(RNG.standard_normal((1, 16))))
 
 
+def test_a_limit_that_nothing_is_measured_for_is_told() -> None:
+    rows = of(RNG.standard_normal((8, 16)))
+    assert "'damage' limits nothing" in notes(dense(), Context(target=TARGET), Int8(damage=0.01))
+    assert "'damage' limits nothing" not in notes(dense(), Context(target=TARGET))
+    assert "'damage' limits nothing" not in notes(dense(), rows, Int8(damage=0.01))
+
+
 @pytest.mark.parametrize("held", [0.0, 0.5])
 def test_inputs_that_never_vary_are_told(held: float) -> None:
     assert f"'x' is always {held:g}" in notes(dense(), of(np.full((8, 16), held)))

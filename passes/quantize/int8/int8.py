@@ -38,6 +38,7 @@ from .sites import Candidate
 from .unfold import unfold
 
 _DAMAGE = 0.02  # where the recipe and its bounds do not say
+_UNMEASURED = "'damage' limits nothing: it is measured on calibration data (give --data)"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ class Int8(Pass):
         weights = [self._site(c, made.forms, within) for c in made.weights]
         return Int8Plan(
             skipped=made.skipped,
-            notes=(*(prepared.notes if weights else ()), *notes(weights, made, self.mode, self.learns, within)),
+            notes=(
+                *(prepared.notes if weights else ()),
+                *notes(weights, made, self.mode, self.learns, within),
+                *([_UNMEASURED] if self.damage is not None and ctx.data is None else ()),
+            ),
             weights=tuple(weights),
             activations=grids(made.placement, made.calibration.ranges),
             glue=tuple(op.results[0].name for op in made.placement.glue),
