@@ -20,6 +20,7 @@ from .cli_options import (
     Data,
     Dims,
     Eval,
+    Events,
     External,
     Force,
     Json,
@@ -31,6 +32,7 @@ from .cli_options import (
     Opset,
     Out,
     PrintChanges,
+    Quiet,
     Recipe,
     Seed,
     Strict,
@@ -78,32 +80,41 @@ def compile(
     opset: Opset = None,
     metric: Metric = None,
     print_changes: PrintChanges = False,
+    quiet: Quiet = False,
+    events: Events = None,
     json: Json = False,
 ) -> None:
     """Compile a model with a recipe and write the artifact."""
     from . import compiler
+    from .backends.progress import listening
 
-    result = compiler.compile(
-        model,
-        recipe,
-        output=output or Path(f"{model.stem}.mlc"),
-        data=data,
-        eval=eval,
-        labels=labels,
-        mask=mask,
-        to=to,
-        seed=seed,
-        threads=threads,
-        max_memory=bytes_of(max_memory),
-        dims=dims_of(dims),
-        check=check,
-        strict=strict,
-        force=force,
-        external=external_data,
-        opset=opset,
-        metrics=metrics_of(metric),
-        print_changes=sys.stderr if print_changes else None,
-    )
+    out = output or Path(f"{model.stem}.mlc")
+    with listening(
+        quiet=quiet or print_changes, events=events, model=str(model), recipe=recipe, output=str(out)
+    ) as heard:
+        result = compiler.compile(
+            model,
+            recipe,
+            output=out,
+            data=data,
+            eval=eval,
+            labels=labels,
+            mask=mask,
+            to=to,
+            seed=seed,
+            threads=threads,
+            max_memory=bytes_of(max_memory),
+            dims=dims_of(dims),
+            check=check,
+            strict=strict,
+            force=force,
+            external=external_data,
+            opset=opset,
+            metrics=metrics_of(metric),
+            print_changes=sys.stderr if print_changes else None,
+            progress=heard,
+        )
+        heard.status = result.report["status"]
     if json:
         typer.echo(result.to_json(), nl=False)
     else:
@@ -126,25 +137,30 @@ def plan(
     max_memory: MaxMemory = None,
     dims: Dims = None,
     metric: Metric = None,
+    quiet: Quiet = False,
+    events: Events = None,
     json: Json = False,
 ) -> None:
     """Show what a recipe would do to a model, step by step; nothing is written."""
     from . import compiler
+    from .backends.progress import listening
 
-    plans = compiler.plan(
-        model,
-        recipe,
-        data=data,
-        eval=eval,
-        labels=labels,
-        mask=mask,
-        to=to,
-        seed=seed,
-        threads=threads,
-        max_memory=bytes_of(max_memory),
-        dims=dims_of(dims),
-        metrics=metrics_of(metric),
-    )
+    with listening(quiet=quiet, events=events, model=str(model), recipe=recipe) as heard:
+        plans = compiler.plan(
+            model,
+            recipe,
+            data=data,
+            eval=eval,
+            labels=labels,
+            mask=mask,
+            to=to,
+            seed=seed,
+            threads=threads,
+            max_memory=bytes_of(max_memory),
+            dims=dims_of(dims),
+            metrics=metrics_of(metric),
+            progress=heard,
+        )
     if json:
         typer.echo(compiler.plans_to_json(plans), nl=False)
     else:
@@ -241,11 +257,11 @@ def _inspect_sensitivity(model: Path, data: str | None, settings: dict[str, Any]
         )  # fmt: skip
     from . import commands
     from .backends import inspect_sensitivity as view
-    from .backends.costs_view import progress
+    from .backends.progress import listening
     from .backends.report import terminal
 
-    with progress() as advance:
-        found = commands.sensitivity(model, data, advance=advance, **settings)
+    with listening() as heard:
+        found = commands.sensitivity(model, data, advance=heard.advance, **settings)
     if json:
         typer.echo(json_text(found))
     else:
@@ -374,9 +390,10 @@ def calibrate(
     """Measure once what operators cost on this machine; plans use it from then on."""
     from . import commands
     from .backends import costs_view as view
+    from .backends.progress import listening
 
-    with view.progress() as advance:
-        path, table = commands.calibrate(to, output=output, quick=quick, advance=advance)
+    with listening() as heard:
+        path, table = commands.calibrate(to, output=output, quick=quick, advance=heard.advance)
     if json:
         typer.echo(json_text({"path": str(path), "digest": table.digest, "environment": dict(table.environment)}))
     else:
@@ -401,10 +418,10 @@ def check_data(
 ) -> None:
     """Read every sample once and tell what is there; exit 2 at the first one that does not fit the model."""
     from . import commands
-    from .backends.costs_view import progress
+    from .backends.progress import listening
 
-    with progress() as advance:
-        found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=advance)
+    with listening() as heard:
+        found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=heard.advance)
     if json:
         typer.echo(json_text(found))
     else:

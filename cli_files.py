@@ -11,12 +11,14 @@ import typer
 from .cli_options import (
     Check,
     Dims,
+    Events,
     External,
     Force,
     Json,
     MaxMemory,
     Model,
     Opset,
+    Quiet,
     Seed,
     Strict,
     Threads,
@@ -43,28 +45,36 @@ def run_file(
     force: Force = False,
     external_data: External = "auto",
     opset: Opset = None,
+    quiet: Quiet = False,
+    events: Events = None,
     json: Json = False,
 ) -> None:
     """Run every compile statement of a recipe file: one artifact for each of its targets."""
     from . import commands
+    from .backends.progress import listening
 
     results = []
-    for result in commands.run_file(
-        file,
-        out=out,
-        seed=seed,
-        threads=threads,
-        max_memory=bytes_of(max_memory),
-        dims=dims_of(dims),
-        check=check,
-        strict=strict,
-        force=force,
-        external=external_data,
-        opset=opset,
-    ):
-        results.append(result)
-        if not json:
-            result.show()
+    with listening(quiet=quiet, events=events, recipe=file, output=str(out)) as heard:
+        for result in commands.run_file(
+            file,
+            out=out,
+            seed=seed,
+            threads=threads,
+            max_memory=bytes_of(max_memory),
+            dims=dims_of(dims),
+            check=check,
+            strict=strict,
+            force=force,
+            external=external_data,
+            opset=opset,
+            progress=heard,
+        ):
+            results.append(result)
+            heard.pause()
+            if not json:
+                result.show()
+            if result.missed:
+                heard.status = "missed"
     if json:
         typer.echo(json_text({"format": 1, "artifacts": [result.report for result in results]}))
     missed = [diagnostic for result in results for diagnostic in result.missed]

@@ -40,6 +40,13 @@ Metric = Annotated[
     list[str] | None,
     typer.Option(help="a metric of yours for bounds: NAME=FILE.py:FUNCTION or NAME=module:function; may be repeated"),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="show no progress")]
+Events = Annotated[
+    str | None,
+    typer.Option(
+        "--events", help="a file for events as JSON lines, '-' for stderr", metavar="FILE", show_default=False
+    ),
+]
 PrintChanges = Annotated[bool, typer.Option("--print-changes", help="print the IR after every step that changed it")]
 
 

@@ -22,6 +22,7 @@ from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.probe import guessed_dims
+from .backends.progress import Silent
 from .backends.report_markdown import to_markdown
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
@@ -35,15 +36,17 @@ from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import open_samples
 from .dsl.strengths import Tried, choose
+from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
 from .ir import errors
 from .ir.core import Module
 from .ir.errors import Code, Diagnostic
+from .ir.progress import Listener
 from .ir.types import TensorType, UnrankedTensor
-from .passes.base import Context, Pass, PassReport, Plan, SkipCode, plain
-from .passes.instruments import Drift, PrintChanged, SizeDelta, first_diverging, sizes
+from .passes.base import Context, Pass, PassReport, Plan, plain
+from .passes.instruments import Drift, PrintChanged, SizeDelta, Steps, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.statistics import StreamingStatistics
 
@@ -52,8 +55,7 @@ if TYPE_CHECKING:
 
 CHECKS = ("full", "fast", "none")
 _UNMOVED = 1e-12
-_UNTOLD = ("force", "print_changes")  # settings that decide nothing about the result
-_UNSTRICT = "leave such sites out with 'except', or --strict"
+_UNTOLD = ("force", "print_changes", "progress")  # settings that decide nothing about the result
 PathLike = str | os.PathLike[str]
 
 
@@ -80,6 +82,7 @@ class Settings:
     opset: int | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)  # yours, for bounds: NAME to module:function
     print_changes: TextIO | None = None
+    progress: Listener = field(default_factory=Silent)  # hears how far the work is
 
     def __post_init__(self) -> None:
         if self.check not in CHECKS:
@@ -180,6 +183,8 @@ class _Compilation:
         self.target: OrtTarget = dataclasses.replace(target, threads=self.threads)
         self.warnings: list[str] = []
         self.trials: tuple[Tried, ...] = ()
+        self.unrolled = 0
+        options.progress.step("source")
         self.loops: tuple[Looped, ...] = ()
         self.data, self.eval = open_samples(
             program,
@@ -205,6 +210,7 @@ class _Compilation:
             threads=self.threads,
             level=level,
             max_memory=options.max_memory,
+            progress=options.progress,
         )
         dims = {**guessed_dims(source, options.dims), **self.judge.binding}
         self.context = _context(source, self.target, self.data, self.eval, options, dims)
@@ -224,16 +230,19 @@ class _Compilation:
         module, reports = self._transform(steps)
         out = layout.out if keep else None
         with artifact.staged(layout) as folder:
+            self.options.progress.step("write and check")
             self._tell_costs()
             emitted, lowered = self._emit(module, folder / layout.model_name)
             emitted = self.measuring.measured(emitted, self.program.limits)
             self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.context.dims)]
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
-            diagnostics = (*missed(verdicts), *emitted.broken, *_strict(reports, self.options))
+            diagnostics = (*missed(verdicts), *emitted.broken, *(unserved(reports) if self.options.strict else ()))
             diagnostics += tuple(d for loop in self.loops for d in loop.diagnostics())
             document = self._report(out, reports, emitted, lowered, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
+        for warning in document["warnings"]:
+            self.options.progress.note(warning)
         return Result(module, document, out, diagnostics)
 
     def _check_sizes(self) -> None:
@@ -264,6 +273,8 @@ class _Compilation:
         return self.measuring.of_module(self._unrolled(parts, draft=draft).module, limits)
 
     def _unrolled(self, parts: Parts, *, draft: bool = False) -> Unrolled:
+        self.unrolled += 1
+        self.options.progress.step(f"trial {self.unrolled}: {' + '.join(str(step) for step in flat(parts))}")
         return unroll(parts, self.source, dataclasses.replace(self.context, draft=draft), self.measuring.of_module)
 
     def plan(self) -> list[tuple[str, Plan]]:
@@ -276,7 +287,7 @@ class _Compilation:
 
     def _transform(self, steps: tuple[PlannedStep, ...]) -> tuple[Module, tuple[PassReport, ...]]:
         module = self.source.clone()
-        instruments: list[Instrument] = [SizeDelta(self.judge.binding)]
+        instruments: list[Instrument] = [SizeDelta(self.judge.binding), Steps(self.options.progress, len(steps))]
         if self.options.check == "full" and self.judge.can_run:
             instruments.append(Drift(OrtRunner(threads=self.threads), self.judge.feeds, self.judge.reference))
         if self.options.print_changes is not None:
@@ -413,25 +424,6 @@ def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:
     return step.action.effect.lossy and not step.action.free and drift is not None and abs(drift) < _UNMOVED
 
 
-def _strict(reports: Sequence[PassReport], options: Settings) -> tuple[Diagnostic, ...]:
-    """Under --strict one diagnostic per step and reason; sites that the user left out do not count."""
-    if not options.strict:
-        return ()
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for outcome in reports:
-        for skip in outcome.skipped:
-            if skip.code is not SkipCode.SCOPE:
-                groups.setdefault((outcome.name, skip.why, skip.what_to_do or _UNSTRICT), []).append(skip.site)
-    return tuple(
-        Diagnostic(Code.SKIPPED_STRICT, f"'{name}' skipped {_several(sites)}: {why}", where=sites[0], help=help)
-        for (name, why, help), sites in groups.items()
-    )
-
-
-def _several(sites: Sequence[str]) -> str:
-    return sites[0] if len(sites) == 1 else f"{len(sites)} sites, e.g. {sites[0]}"
-
-
 def _context(
     source: Module,
     target: OrtTarget,
@@ -441,7 +433,9 @@ def _context(
     dims: Mapping[str, int],
 ) -> Context:
     runner = OrtRunner(threads=options.threads or target.threads)
-    stats = StreamingStatistics(data, runner, max_memory=options.max_memory) if data is not None else None
+    stats = None
+    if data is not None:
+        stats = StreamingStatistics(data, runner, max_memory=options.max_memory, progress=options.progress)
     return Context(
         target=target,
         data=data,
@@ -450,6 +444,7 @@ def _context(
         runner=runner,
         seed=options.seed,
         max_memory=options.max_memory,
+        progress=options.progress,
         dims=dims,
     )
 

@@ -95,7 +95,7 @@ class _Calibration:
                     feed = {"x": models.random(0, rows, depth)}
                     for key, seconds in zip(found, self._alone(sessions, [feed] * len(sessions))):
                         found[key][m, k, n] = seconds
-                self._step("MatMul")
+                self._step()
         return {key: Series(axes, _rising(seconds)) for key, seconds in found.items()}
 
     def convolutions(self) -> dict[Key, Series]:
@@ -119,7 +119,7 @@ class _Calibration:
         for c, count in enumerate(grid):
             for p, (floats, codes) in enumerate(self._convs(count, area, count if kind == "depthwise" else 1)):
                 times["float"][c, p], times["static"][c, p] = floats, codes
-            self._step(f"Conv/{kind}")
+            self._step()
         return {key: Series(axes, _rising(_rising(times[form]).T).T) for form, key in keys.items()}
 
     def _convs(self, channels: int, area: int, groups: int) -> Iterator[tuple[float, float]]:
@@ -147,7 +147,7 @@ class _Calibration:
                 typed = [x if s.input_types["x"] == "tensor(float)" else _to_codes(x) for s in sessions]
                 times.append(self._alone(sessions, [{"x": t} for t in typed]))
             found |= {key: Series(axes, _rising(np.array(column))) for key, column in zip(keys, zip(*times))}
-            self._step(kind)
+            self._step()
         return found
 
     def _session(self, model: bytes) -> Session:
@@ -162,9 +162,9 @@ class _Calibration:
         call, *found = self._times([empty, *sessions], [{"x": models.random(0, 1, 1)}, *feeds])
         return [max(_LEAST, seconds - call) for seconds in found]
 
-    def _step(self, what: str) -> None:
+    def _step(self) -> None:
         self._done += 1
-        self.advance(what, self._done, self._total)
+        self.advance("measurements", self._done, self._total)
 
 
 def _product(key: Key, depth: int, width: int) -> bytes:

@@ -20,6 +20,7 @@ from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
 from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
+from ..ir.progress import Progress, counted
 from ..ir.scratch import scratch
 from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .fusion import Fusion, read_fusion
@@ -61,6 +62,7 @@ class Judge:
     binding: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     threads: int = 1
+    progress: Progress | None = None
 
     @property
     def can_run(self) -> bool:
@@ -78,6 +80,7 @@ class Judge:
         threads: int,
         level: str,
         max_memory: int | None,
+        progress: Progress | None = None,
     ) -> Judge:
         """The judge of a compilation of `module`. Runs the source once per probe sample."""
         check_dims(module, dims)
@@ -86,7 +89,7 @@ class Judge:
         needed = _RUN_FACTOR * _weight_bytes(module)
         on = f"{len(samples)} samples of the data" if samples is not None else "synthetic input"
         known = {} if samples is None else _binding(module, next(iter(samples.batches(1))).inputs)
-        judge = cls(source, samples, on, binding={**known, **dims}, threads=threads)
+        judge = cls(source, samples, on, binding={**known, **dims}, threads=threads, progress=progress)
         if level != "full":
             judge.judged_on = "changed operators alone" if level == "fast" else "nothing"
         elif needed > limit:
@@ -107,7 +110,7 @@ class Judge:
             probes = synthetic(module, session.run, dims=dims, rng=rng)
             self.feeds, self.binding = probes.feeds, probes.binding
             self.warnings.append("judged on synthetic input: give --data or --eval to judge by what the model will see")
-        self.reference = tuple(session.run(f) for f in self.feeds)
+        self.reference = tuple(session.run(f) for f in counted(self.feeds, "samples", self.progress))
 
     def open_source(self) -> Session:
         return Session(self.source, threads=self.threads)
@@ -140,11 +143,13 @@ class Judge:
                 meter.update(expected, session.run(feed))
             return meter.result(), None
         source = self.open_source()
-        for batch in self.samples.batches(1):
+        for seen, batch in enumerate(self.samples.batches(1), start=1):
             expected, found = source.run(batch.inputs), session.run(batch.inputs)
             meter.update(expected, found)
             if batch.labels is not None:
                 accuracy.update(expected, found, batch.labels)
+            if self.progress is not None:
+                self.progress.advance("samples judged", seen, len(self.samples))
         return meter.result(), accuracy.result() if accuracy.rows else None
 
 
@@ -236,7 +241,9 @@ def check_emitted(
         return Emitted(path, module, nbytes, opset, changed_ops=changed, warnings=tuple(warnings))
     session, fusion = _open_emitted(path, module, judge.threads)
     agreement, accuracy = judge.agreement(session)
-    latency = interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
+    latency = interleaved(
+        judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed, progress=judge.progress
+    )
     broken = _broken(agreement, judge, exact=exact)
     if agreement.cosine is not None and agreement.cosine < _GOOD_COSINE:
         warnings.append(_differs(agreement.cosine))
@@ -343,13 +350,15 @@ def _missing_inputs(session: Session, feeds: Sequence[Feeds]) -> list[str]:
 def time_files(b: Path, judge: Judge, *, seed: int) -> Timing:
     """The file at `b` timed against the judge's source."""
     session = Session(b, threads=judge.threads)
-    return interleaved(judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed)
+    return interleaved(
+        judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed, progress=judge.progress
+    )
 
 
 def time_tails(b: Path, judge: Judge, *, seed: int) -> Tail:
     """The slow runs of the file at `b` against those of the judge's source."""
     session = Session(b, threads=judge.threads)
-    return tails(judge.open_source(), session, judge.feeds[0], seed=seed)
+    return tails(judge.open_source(), session, judge.feeds[0], seed=seed, progress=judge.progress)
 
 
 def weigh(b: Path, judge: Judge) -> Memory:

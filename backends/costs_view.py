@@ -1,9 +1,8 @@
-"""A cost table on a terminal: how much faster each form is than floats; and the progress of measuring one."""
+"""A cost table on a terminal: how much faster each form is than floats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN = 3  # sizes of an axis
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr while costs are measured; nothing where nobody watches."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measuring")
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=f"measuring {what}")
-
-        yield advance
 
 
 def show(table: CostTable, path: Path, console: Console) -> None:

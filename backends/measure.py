@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..ir.progress import Progress, counted
 from .machine import cpu_name, kernel_flags
 
 BLOCKS = 20
@@ -51,7 +52,14 @@ class Timing:
 
 
 def interleaved(
-    a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, blocks: int = BLOCKS, threads: int = 1, seed: int = 0
+    a: Runnable,
+    b: Runnable,
+    feeds: Mapping[str, Any],
+    *,
+    blocks: int = BLOCKS,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Timing:
     """Time `b` against `a` on the same feeds: blocks of both in turn, CPU time of the process.
 
@@ -62,7 +70,7 @@ def interleaved(
         b.run(feeds)
     repeats = (_repeats(a, feeds), _repeats(b, feeds))
     times = np.empty((blocks, 2))
-    for block in range(blocks):
+    for block in counted(range(blocks), "blocks timed", progress):
         for which, model in enumerate((a, b)):
             times[block, which] = _cpu_seconds(model, feeds, repeats[which])
     ratios = times[:, 0] / times[:, 1]
@@ -92,7 +100,9 @@ class Tail:
         }
 
 
-def tails(a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, seed: int = 0) -> Tail:
+def tails(
+    a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, seed: int = 0, progress: Progress | None = None
+) -> Tail:
     """The slow runs of `b` against those of `a`: single runs in turn, CPU time of the process.
 
     Medians of blocks hide what one run in twenty takes, so every run counts by itself.
@@ -102,7 +112,8 @@ def tails(a: Runnable, b: Runnable, feeds: Mapping[str, Any], *, seed: int = 0) 
             model.run(feeds)
     pair = sum(_cpu_seconds(model, feeds, 1) for model in (a, b))
     runs = int(min(max(_TAIL_SECONDS / pair, _FEWEST_RUNS), _MOST_RUNS))
-    times = np.array([[_cpu_seconds(model, feeds, 1) for model in (a, b)] for _ in range(runs)]) * 1e3
+    rows = [[_cpu_seconds(model, feeds, 1) for model in (a, b)] for _ in counted(range(runs), "runs timed", progress)]
+    times = np.array(rows) * 1e3
     draws = np.random.default_rng(seed).integers(0, runs, (_TAIL_DRAWS, runs))
     a_tail, b_tail = (np.percentile(times[draws, which], 95, axis=1) for which in (0, 1))
     a_ms, b_ms = np.percentile(times, 95, axis=0)

@@ -12,6 +12,7 @@ import numpy as np
 from ..ir.core import Module
 from ..ir.cost import module_cost
 from ..ir.dims import evaluate
+from ..ir.progress import Listener
 from ..ir.text import print_module
 from .base import Context, PassReport
 from .pipeline import PlannedStep, run
@@ -46,6 +47,19 @@ def sizes(module: Module, dims: Mapping[str, int]) -> dict[str, Any]:
         "bytes": cost.weight_bytes,
         "macs": macs if macs is not None else str(cost.macs),
     }
+
+
+class Steps:
+    """Tells a listener of every step that begins."""
+
+    def __init__(self, listener: Listener, total: int) -> None:
+        self._listener, self._total = listener, total
+
+    def before(self, index: int, step: PlannedStep, module: Module) -> None:
+        self._listener.step(str(step), index + 1, self._total)
+
+    def after(self, index: int, step: PlannedStep, module: Module, report: PassReport) -> None:
+        """Nothing to note."""
 
 
 class PrintChanged:

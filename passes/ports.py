@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from ..ir.core import Module, Op
+from ..ir.progress import Progress as Progress
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
@@ -128,7 +129,3 @@ class Statistics(Protocol):
     def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]: ...
 
     def remember(self, module: Module, question: Hashable, answer: Callable[[], Item]) -> Item: ...
-
-
-class Progress(Protocol):
-    def advance(self, what: str, done: int, total: int) -> None: ...

@@ -159,7 +159,7 @@ def stream(
         yield [e.run(samples.inputs) for e in executables]
         seen += samples.n
         if progress is not None:
-            progress.advance("statistics", seen, len(data))
+            progress.advance("samples", seen, len(data))
 
 
 def batch_size(ctx: Context, *modules: Module) -> int:

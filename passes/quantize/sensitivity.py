@@ -19,6 +19,7 @@ import numpy as np
 from ...ir.constants import Constant
 from ...ir.core import Module, Op, Value
 from ...ir.dtypes import DType
+from ...ir.progress import counted
 from ...ir.quant import QSpec, dequantize, grid
 from ...ir.quant_blocks import largest, quantize_constant
 from ...ir.types import TensorType
@@ -167,9 +168,7 @@ def _measure(
     probe: Probe, sites: Sequence[_Site], grids: Mapping[str, tuple[float, int]], ctx: Context
 ) -> Iterator[SiteDamage]:
     data: dict[str, dict[str, float]] = {}
-    for index, site in enumerate(sites):
-        if ctx.progress is not None:
-            ctx.progress.advance(site.weight.name, index, len(sites))
+    for site in counted(sites, "weights", ctx.progress):
         damage = {name: probe.damage({site.weight.name: w}) for name, w in _rounded(site)}
         for value in site.data:
             if value.name not in data:

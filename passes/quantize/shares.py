@@ -16,8 +16,14 @@ _PARTS = 4  # that a group is split into: 4/3 measurements an item where all are
 Item = TypeVar("Item")
 
 
-def shares(items: Sequence[Item], measure: Callable[[Sequence[Item]], float], tolerated: float) -> dict[Item, float]:
-    """The damage of every item. What is shared evenly, of all groups together, is at most `tolerated`."""
+def shares(
+    items: Sequence[Item],
+    measure: Callable[[Sequence[Item]], float],
+    tolerated: float,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[Item, float]:
+    """The damage of every item. What is shared evenly, of all groups together, is at most `tolerated`. `told` hears of
+    how many items it is known."""
     found: dict[Item, float] = {}
     allowed = tolerated / max(1, len(items))
     waiting = [tuple(items)] if items else []
@@ -26,6 +32,7 @@ def shares(items: Sequence[Item], measure: Callable[[Sequence[Item]], float], to
         damage = max(0.0, measure(group))
         if len(group) == 1 or damage <= allowed * len(group):
             found |= dict.fromkeys(group, damage / len(group))
+            told(len(found), len(items))
             continue
         size = -(-len(group) // _PARTS)
         waiting += [group[start : start + size] for start in range(0, len(group), size)]

@@ -79,8 +79,11 @@ class Smooth(Pass):
         found = scaling_sites(axes_of(ready.module))
         problems = {site: self._problem(site, ready.module, ready.ctx) for site in found}
         chosen: dict[ScalingSite, SmoothSite | Skipped] = {}
-        for site, seen in watch(ready.module, [s for s in found if problems[s] is None], ready.ctx):
+        searched = [s for s in found if problems[s] is None]
+        for site, seen in watch(ready.module, searched, ready.ctx):
             chosen[site] = self._choose(site, seen, ready.ctx)
+            if ctx.progress is not None:
+                ctx.progress.advance("sites searched", len(chosen), len(searched))
         decided = [problems[site] or chosen[site] for site in found]
         sites = tuple(d for d in decided if isinstance(d, SmoothSite))
         notes = (*ready.notes, *repeats(ctx.data)) if sites else ()

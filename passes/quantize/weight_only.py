@@ -19,6 +19,7 @@ from ...ir import errors
 from ...ir.core import Module
 from ...ir.dtypes import BY_SHORT
 from ...ir.errors import Code
+from ...ir.progress import counted
 from ...ir.quant import QSpec
 from ...ir.quant_blocks import quantize_constant
 from ...ir.rewrite import Rewriter
@@ -152,9 +153,7 @@ class WeightOnly(Pass):
         scaled = awq(rw, chosen, ctx, BY_SHORT[self.scale]) if chosen and method.scales else []
         source = rw.module.clone() if chosen else None  # holds the floats: only while they are needed
         done = []
-        for index, site in enumerate(plan.sites):
-            if ctx.progress is not None:
-                ctx.progress.advance(self.name, index, len(plan.sites))
+        for site in counted(plan.sites, "weights", ctx.progress):
             done.append(self._quantize(rw, site))
         if source is None:
             return done

@@ -80,6 +80,8 @@ def reconstruct(
             _rescale_norms(rw, site.linear, fit, moments)
             before, after = (f"error {100 * e:.3g} %" for e in (fit.before, fit.after))
             done.append(Done(site.name, before, f"{after}, fitted"))
+            if ctx.progress is not None:
+                ctx.progress.advance("operators fitted", len(done), len(sites))
     return done
 
 

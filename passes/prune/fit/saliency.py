@@ -78,6 +78,8 @@ def data_scores(
         for g in part:
             problems = [_problem(c, moments[c.linear.op.name]) for c in watched[g.id]]
             scores[g.id] = DATA_CRITERIA[criterion](problems, g.size)
+            if ctx.progress is not None:
+                ctx.progress.advance("groups scored", len(scores), len(seen))
     return scores, [g for g in groups if not watched[g.id]]
 
 

@@ -159,7 +159,7 @@ def _scored(step: Prune, module: Module, found: Sequence[Candidate], ctx: Contex
     plain = [Scored(c.constant) for c in found]
     if step.criterion in ("l1", "l2") or (ctx.data is None and ctx.stats is None and step.criterion == "auto"):
         return plain, 0
-    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory)
+    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory, progress=ctx.progress)
     watched = {c: [data_of(r, h) for r, h in c.sums] for c in found if c.how is not None}
     requests = {
         c: [Request(w[0].name, Moments, w[1]) for w in seen if w is not None]

@@ -62,7 +62,7 @@ def _observe(
     module: Module, classes: Sequence[GridClass], names: Sequence[str], ctx: Context
 ) -> dict[str, tuple[Range, ...]]:
     """The range of every class by every observer, in one set of streaming runs."""
-    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory)
+    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory, progress=ctx.progress)
     values = dict.fromkeys(v.name for c in classes for v in c.sources)
     requests = {(name, value): OBSERVERS[name].request(value) for name in names for value in values}
     found = stats.get(module, list(requests.values()))

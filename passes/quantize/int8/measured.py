@@ -172,20 +172,25 @@ class _Work:
             rounded = {self.found[i].weight.name: self._rounded(i) for i in sites}
             return self.probe.damage(rounded, samples=self._few)
 
-        return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED)
+        return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED, self._tell("damage of weights"))
 
     @cached_property
     def _static(self) -> dict[str, float]:
         """The damage of every value on its grid."""
         names = list(dict.fromkeys(name for owned in self._owned.values() for name in owned))
         measure = lambda some: self.probe.damage(activations=some, samples=self._few)  # noqa: E731
-        return shares(names, measure, self.budget * _UNRESOLVED)
+        return shares(names, measure, self.budget * _UNRESOLVED, self._tell("damage of values"))
 
     @cached_property
     def _dynamic(self) -> dict[str, float]:
         """The damage of every value on grids found on the run."""
         measure = lambda some: self.probe.damage(dynamic=some, samples=self._few)  # noqa: E731
-        return shares(list(self._dynamic_readers), measure, self.budget * _UNRESOLVED)
+        told = self._tell("damage of values, on the run")
+        return shares(list(self._dynamic_readers), measure, self.budget * _UNRESOLVED, told)
+
+    def _tell(self, what: str) -> Callable[[int, int], None]:
+        progress = self.ctx.progress
+        return lambda done, total: progress.advance(what, done, total) if progress is not None else None
 
     def _rounded(self, site: int) -> Array:
         """The weight as its codes say it."""

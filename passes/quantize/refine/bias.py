@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.core import Module, Op, Value
+from ....ir.progress import Progress, counted
 from ....ir.rewrite import Rewriter
 from ....ir.types import TensorType
 from ...base import Context, Done, SkipCode, Skipped, site_name
@@ -126,7 +127,7 @@ def correct_biases(
     judge = Judge(rw.module, source, ctx)
     told: dict[BiasSite, Done | Skipped] = {}
     for _ in range(SWEEPS):
-        found = dict(_sweep(rw, source, sites, judge))
+        found = dict(_sweep(rw, source, sites, judge, ctx.progress))
         for site, outcome in found.items():
             before = told.setdefault(site, outcome)
             if isinstance(outcome, Done):
@@ -137,11 +138,11 @@ def correct_biases(
 
 
 def _sweep(
-    rw: Rewriter, source: Module, sites: Sequence[BiasSite], judge: Judge
+    rw: Rewriter, source: Module, sites: Sequence[BiasSite], judge: Judge, progress: Progress | None
 ) -> Iterator[tuple[BiasSite, Done | Skipped]]:
     """All levels once, front to back."""
     least = judge.misses([rw.module] * len(HALVES))
-    for group in _groups(sites):
+    for group in counted(list(_groups(sites)), "levels corrected", progress):
         halves = _measure(group, rw.module, source, judge)
         found = [first + second for first, second in zip(*halves)]
         deltas = [moments.correction() for moments in found]

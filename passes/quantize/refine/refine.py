@@ -72,6 +72,8 @@ def refine(
                 told.append(_store(rw, site, solver.solve(), method))
             else:
                 told.append(Skipped(site.name, SkipCode.NO_DATA, _UNUSABLE))
+            if ctx.progress is not None:
+                ctx.progress.advance("weights refined", len(told) - len(skipped), len(found))
     return told
 
 
