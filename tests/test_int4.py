@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.graphs import modules
+from kit.layers import Layers
 from kit.net import Net
 from kit.real import RealModel, real_models
 
@@ -123,6 +124,17 @@ def test_the_planned_bytes_are_the_bytes() -> None:
             c.constant.nbytes for n, c in small.constants.items() if n.startswith(f"{site.constant}_") and c.constant
         ]
         assert sum(parts) == site.bytes_after - sites_module._OVERHEAD
+
+
+def test_nodes_without_names_are_told_apart() -> None:
+    net = Layers()
+    y = net.linear(net.relu(net.linear(net.input("x", DType.F32, "N", 64), 64, 64)), 64, 64)
+    module = net.done(y)
+    products = [op for op in module.walk() if op.kind == "Gemm"]
+    for op in products:
+        op.name = ""
+    plan = Int4().plan(module, Context())
+    assert [site.readers for site in plan.sites] == [(op.results[0].name,) for op in products]
 
 
 def test_a_tied_table_is_quantized_once() -> None:

@@ -27,7 +27,7 @@ from ...ir.core import Graph, Module, Op, Value
 from ...ir.dtypes import DType
 from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
-from ..base import Plan
+from ..base import Plan, site_name
 from ..linear import Convolution, Linear, linear_of
 
 Array = np.ndarray[Any, Any]
@@ -121,7 +121,7 @@ class ScalingSite:
     @property
     def name(self) -> str:
         """The readers by name."""
-        names = [r.op.name or r.op.results[0].name for r in self.readers]
+        names = [site_name(r.op) for r in self.readers]
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
     def by_cell(self, by_position: Mapping[Value, Array]) -> Array:

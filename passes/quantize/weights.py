@@ -16,6 +16,7 @@ from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from ...ir.rows import sliced_rows
 from ...ir.types import TensorType
+from ..base import site_name
 
 #: Constants of this size are worth a line in the report when they stay as they are.
 _NOTABLE_BYTES = 16 << 10
@@ -31,7 +32,7 @@ class Reader:
 
     @property
     def site(self) -> str:
-        return self.op.name or self.op.kind
+        return site_name(self.op) if self.op.results else self.op.kind  # the end of a graph has no results
 
 
 @dataclass(frozen=True)
