@@ -20,11 +20,11 @@ from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
 from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
-from ..ir.progress import Progress, counted
+from ..ir.progress import Progress
 from ..ir.scratch import scratch
 from .agreement import AccuracyMeter, Agreement, AgreementMeter
 from .fusion import Fusion, read_fusion
-from .measure import Tail, Timing, interleaved, tails
+from .measure import Tail, Timing, opened, tails
 from .memory import Memory, measure_memory
 from .onnx import least_onnxruntime
 from .ort import Session
@@ -32,6 +32,8 @@ from .probe import Feeds, check_dims, synthetic
 from .single_op import check_changed_ops
 
 _DRIFT_SAMPLES = 8
+_SHARE = 4  # of the memory: one in so many is for samples and what the source makes of them
+_NO_ROOM = "more do not fit --max-memory"
 _RUN_FACTOR = 3  # a session holds the file, the weights and packed copies of them
 _EXACT_TOLERANCE = 1e-4  # relative to the largest output: what exact steps may differ by through float rounding
 _ROUNDING_FACTOR = 8  # exact steps may also differ by so many times what the runtime's own optimizations change
@@ -63,6 +65,7 @@ class Judge:
     warnings: list[str] = field(default_factory=list)
     threads: int = 1
     progress: Progress | None = None
+    too_large: bool = False  # to be run within the memory
 
     @property
     def can_run(self) -> bool:
@@ -93,24 +96,36 @@ class Judge:
         if level != "full":
             judge.judged_on = "changed operators alone" if level == "fast" else "nothing"
         elif needed > limit:
+            judge.too_large = True
             judge.judged_on = "changed operators alone"
             judge.warnings.append(
                 f"the model is too large to run within {limit >> 20} MiB: changed operators were checked alone"
             )
         else:
-            judge._gather(module, dims, seed)
+            judge._gather(module, dims, seed, limit)
         return judge
 
-    def _gather(self, module: Module, dims: Mapping[str, int], seed: int) -> None:
+    def _gather(self, module: Module, dims: Mapping[str, int], seed: int, limit: int) -> None:
         session = self.open_source()
+        feeds: Iterator[Feeds]
         if self.samples is not None:
-            self.feeds = tuple(dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
+            feeds = (dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
+            wanted = min(_DRIFT_SAMPLES, len(self.samples))
         else:
             rng = np.random.default_rng(seed)
             probes = synthetic(module, session.run, dims=dims, rng=rng)
-            self.feeds, self.binding = probes.feeds, probes.binding
+            feeds, self.binding, wanted = iter(probes.feeds), probes.binding, len(probes.feeds)
             self.warnings.append("judged on synthetic input: give --data or --eval to judge by what the model will see")
-        self.reference = tuple(session.run(f) for f in counted(self.feeds, "samples", self.progress))
+        held = 0
+        for feed in feeds:
+            found = session.run(feed)
+            held += _held(feed) + _held(found)
+            if self.feeds and held > limit // _SHARE:
+                self.warnings.append(f"steps are judged on {len(self.feeds)} of {wanted} samples: {_NO_ROOM}")
+                break
+            self.feeds, self.reference = (*self.feeds, feed), (*self.reference, found)
+            if self.progress is not None:
+                self.progress.advance("samples", len(self.feeds), wanted)
 
     def open_source(self) -> Session:
         return Session(self.source, threads=self.threads)
@@ -241,9 +256,8 @@ def check_emitted(
         return Emitted(path, module, nbytes, opset, changed_ops=changed, warnings=tuple(warnings))
     session, fusion = _open_emitted(path, module, judge.threads)
     agreement, accuracy = judge.agreement(session)
-    latency = interleaved(
-        judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed, progress=judge.progress
-    )
+    del session  # timed are sessions of their own
+    latency = time_files(path, judge, seed=seed)
     broken = _broken(agreement, judge, exact=exact)
     if agreement.cosine is not None and agreement.cosine < _GOOD_COSINE:
         warnings.append(_differs(agreement.cosine))
@@ -308,6 +322,10 @@ def _weight_bytes(module: Module) -> int:
     return sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None)
 
 
+def _held(arrays: Mapping[str, Any]) -> int:
+    return sum(getattr(array, "nbytes", 0) for array in arrays.values())
+
+
 def _binding(module: Module, feeds: Feeds) -> dict[str, int]:
     """Sizes of named dimensions, read off a sample."""
     found: dict[str, int] = {}
@@ -349,9 +367,13 @@ def _missing_inputs(session: Session, feeds: Sequence[Feeds]) -> list[str]:
 
 def time_files(b: Path, judge: Judge, *, seed: int) -> Timing:
     """The file at `b` timed against the judge's source."""
-    session = Session(b, threads=judge.threads)
-    return interleaved(
-        judge.open_source(), session, judge.feeds[0], threads=judge.threads, seed=seed, progress=judge.progress
+    return opened(
+        judge.open_source,
+        lambda: Session(b, threads=judge.threads),
+        judge.feeds[0],
+        threads=judge.threads,
+        seed=seed,
+        progress=judge.progress,
     )
 
 

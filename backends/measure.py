@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from .machine import cpu_name, kernel_flags
 BLOCKS = 20
 WARM_UPS = 5
 BIAS = 0.03  # two sessions of one file differ by up to so much
+PAIRS = 5  # of sessions: where the memory of one happens to lie may cost it a third of its speed
 _BLOCK_SECONDS = 0.01  # a block repeats short runs until it lasts this long, so that the clock resolves it
 _BOOTSTRAP = 2000
 _FEWEST_RUNS, _MOST_RUNS, _TAIL_SECONDS = 60, 500, 5.0  # single runs for a percentile, and what they may take
@@ -65,14 +67,47 @@ def interleaved(
 
     Interleaving makes the ratio robust against a machine whose speed drifts; the median against single outliers.
     """
+    ticks = counted(range(blocks), "blocks timed", progress)
+    return _timing(_times(a, b, feeds, ticks), threads, seed)
+
+
+def opened(
+    open_a: Callable[[], Runnable],
+    open_b: Callable[[], Runnable],
+    feeds: Mapping[str, Any],
+    *,
+    pairs: int = PAIRS,
+    blocks: int = BLOCKS,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Timing:
+    """As `interleaved`, on several pairs of sessions that are opened for it, each model first in turn."""
+    each = -(-blocks // pairs)
+    ticks = counted(range(pairs * each), "blocks timed", progress)
+    times = []
+    for pair in range(pairs):
+        if pair % 2:
+            b, a = open_b(), open_a()
+        else:
+            a, b = open_a(), open_b()
+        times.append(_times(a, b, feeds, islice(ticks, each)))
+        del a, b  # before the next pair is opened
+    return _timing(np.concatenate(times), threads, seed)
+
+
+def _times(a: Runnable, b: Runnable, feeds: Mapping[str, Any], ticks: Iterator[int]) -> np.ndarray[Any, Any]:
+    """CPU seconds [blocks, 2] of one run of each model: a block per tick."""
     for _ in range(WARM_UPS):
         a.run(feeds)
         b.run(feeds)
     repeats = (_repeats(a, feeds), _repeats(b, feeds))
-    times = np.empty((blocks, 2))
-    for block in counted(range(blocks), "blocks timed", progress):
-        for which, model in enumerate((a, b)):
-            times[block, which] = _cpu_seconds(model, feeds, repeats[which])
+    rows = [[_cpu_seconds(m, feeds, n) for m, n in zip((a, b), repeats)] for _ in ticks]
+    return np.array(rows)
+
+
+def _timing(times: np.ndarray[Any, Any], threads: int, seed: int) -> Timing:
+    blocks = len(times)
     ratios = times[:, 0] / times[:, 1]
     draws = np.random.default_rng(seed).integers(0, blocks, (_BOOTSTRAP, blocks))
     low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
