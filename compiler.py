@@ -34,7 +34,7 @@ from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
-from .dsl.samples import open_samples
+from .dsl.samples import open_samples, overlap
 from .dsl.strengths import Tried, choose
 from .dsl.strict import unserved
 from .frontends.data.samples import Samples
@@ -195,6 +195,8 @@ class _Compilation:
             mask=options.mask,
             seed=options.seed,
         )
+        if program.learns and (told := overlap(self.data, self.eval)):
+            self.warnings.append(told)
         check_measurable(
             program.limits + program.loops,
             check=options.check,
@@ -212,6 +214,8 @@ class _Compilation:
             max_memory=options.max_memory,
             progress=options.progress,
         )
+        if self.judge.too_large and self.data is not None:
+            self.warnings.append("calibration runs the whole model, which takes more than --max-memory")
         dims = {**guessed_dims(source, options.dims), **self.judge.binding}
         self.context = _context(source, self.target, self.data, self.eval, options, dims)
         self.measuring = Measuring(

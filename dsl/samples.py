@@ -30,3 +30,12 @@ def open_samples(
         return calibrate, judge or calibrate
     first, second = calibrate.split(seed)
     return (first, second) if len(second) and len(first) else (calibrate, None)
+
+
+def overlap(calibrate: Samples | None, judge: Samples | None) -> str | None:
+    """What to say where samples that calibrate also judge: of one file, unless a split has set them apart."""
+    if calibrate is None or judge is None or calibrate.digest != judge.digest or calibrate.part != judge.part:
+        return None
+    return (
+        "the samples that judge are of the data that calibrate: agreement on others may be worse (--eval held_out.npz)"
+    )

@@ -263,4 +263,4 @@ def test_products_of_slow_ranges_are_found_on_the_run() -> None:
     ctx = Context(target=clock, data=context(feeds).data, runner=OrtRunner(), dims={"N": 2})  # type: ignore[arg-type]
     plan = Int8().plan(module, ctx)
     assert [r.form for w in plan.weights for r in w.readers] == ["dynamic"]
-    assert any("no faster in codes" in note for note in plan.notes)
+    assert any("no faster with static codes" in note for note in plan.notes)

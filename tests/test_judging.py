@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from kit.real import RealModel, all_models
+from kit.two_layers import samples, two_layers
 from onnx import TensorProto, helper, numpy_helper
 
 import mlc
@@ -192,3 +193,13 @@ def test_every_real_model_gets_probes_that_run(model: RealModel) -> None:
     session = Session(model.path)
     probes = synthetic(load(model.path), session.run, dims={}, rng=np.random.default_rng(1), samples=2)
     assert all(np.isfinite(a).all() for a in session.run(probes.feeds[1]).values() if a.dtype.kind == "f")
+
+
+def test_samples_that_calibrate_and_judge_are_told_of(tmp_path: Path) -> None:
+    """One file for both says little of others; a split of it, or a recipe that learns nothing, says what it says."""
+    model, data = two_layers(tmp_path), samples(tmp_path, 24)
+    said = "the samples that judge are of the data that calibrate"
+    options = {"data": data, "check": "fast"}
+    assert any(said in w for w in mlc.compile(model, "int8", eval=data, **options).report["warnings"])
+    assert not any(said in w for w in mlc.compile(model, "int8", **options).report["warnings"])
+    assert not any(said in w for w in mlc.compile(model, "simplify", eval=data, **options).report["warnings"])

@@ -99,7 +99,10 @@ class _Decider:
         self.slow = slower_in_codes(self.module.graph, static, self._works, self.ctx.target, self.ctx.dims)
         away = {r for r, form in forms.items() if form == "static" and r.op in self.slow}
         if away:
-            self.notes.append(f"{len(away)} of {len(static)} ops are no faster in codes, by the target's times")
+            self.notes.append(
+                f"{len(away)} of {len(static)} ops are no faster with static codes, by the target's times: they "
+                "have their next form"
+            )
         left = []
         for candidate in found:
             possible = {
