@@ -262,6 +262,7 @@ class _Compilation:
             drift=lambda parts: self.judge.drift(self._unrolled(parts).module),
             can_run=self.judge.can_run,
             samples=self.eval is not None,
+            calibrates=self.data is not None,
         )
         self.trials = choice.trials
         self.warnings += choice.warnings

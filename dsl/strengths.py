@@ -53,6 +53,7 @@ def choose(
     drift: Callable[[Parts], float],
     can_run: bool,
     samples: bool,
+    calibrates: bool = True,
 ) -> Choice:
     """The steps with their free fields set, when there is something to judge a choice by.
 
@@ -60,13 +61,14 @@ def choose(
     drift) for the largest. Where both are asked for and one strength for all steps does not meet both, the steps share
     the work in other ways. Where bounds on quality are missed then, passes that limit their harm by a default of their
     own limit it further. Without bounds and samples, free fields stay free: passes then do what is provably safe.
-    `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges.
+    `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges,
+    `calibrates`: data to learn from, without which no pass knows what harm it does.
     """
     costs = [x for x in program.limits if x.metric in COSTS]
     quality = [x for x in program.limits if x.metric not in COSTS]
     search = _Search(program.parts, verdicts)
     choice = _free_fields(program, search, drift, costs, quality, can_run=can_run, samples=samples)
-    return search.gentler(choice, program.limits) if can_run and samples and quality else choice
+    return search.gentler(choice, program.limits) if can_run and samples and calibrates and quality else choice
 
 
 def _free_fields(

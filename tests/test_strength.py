@@ -108,7 +108,7 @@ def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
     )
 
 
-def one_step(recipe: str, cosine: float, size: float = 0.0) -> Choice:
+def one_step(recipe: str, cosine: float, size: float = 0.0, *, calibrates: bool = True) -> Choice:
     """int8 whose cosine falls with the damage that it is allowed (`cosine` at 2 %), and whose file then shrinks."""
     program = Program.of(recipe)
 
@@ -118,7 +118,7 @@ def one_step(recipe: str, cosine: float, size: float = 0.0) -> Choice:
         found = Measured(1 - (1 - cosine) * damage / 0.02)
         return judge(limits, {"cosine": found, "size": Measured(1 - size * damage / 0.02, 1.0)})
 
-    return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+    return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True, calibrates=calibrates)
 
 
 def test_a_bound_on_quality_lowers_what_int8_may_cost() -> None:
@@ -129,6 +129,11 @@ def test_a_bound_on_quality_lowers_what_int8_may_cost() -> None:
     (step,) = flat(lowered.steps)
     assert 0.004 <= step.action.damage <= 0.02 / 3
     assert lowered.trials[-1].verdicts[0].holds or any(t.verdicts[0].holds for t in lowered.trials)
+
+
+def test_without_data_nothing_knows_what_harm_it_does() -> None:
+    choice = one_step("int8 where cosine >= 0.99", 0.97, calibrates=False)
+    assert not choice.trials
 
 
 def test_what_the_recipe_says_of_damage_stays() -> None:
