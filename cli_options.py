@@ -26,7 +26,7 @@ Out = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 Threads = Annotated[int | None, typer.Option(help="threads of the runtime  [default: the target's]", min=1)]
-MaxMemory = Annotated[str | None, typer.Option(help="memory the checks may use, e.g. 2GiB  [default: half of RAM]")]
+MaxMemory = Annotated[str | None, typer.Option(help="memory for samples and checks, e.g. 2GiB  [default: half of RAM]")]
 Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
 Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
 Strict = Annotated[bool, typer.Option("--strict", help="any skipped site is an error (exit 3)")]

@@ -159,17 +159,17 @@ def compile(
     options = Settings(**settings)
     program = Program.of(recipe, options.to, options.metrics)
     layout = artifact.Layout(Path(output)) if output is not None else None
-    if layout is not None:
-        artifact.refuse_existing(layout, force=options.force)
     source = model if isinstance(model, Module) else load(model)
     if layout is not None and source.source is not None:
         artifact.refuse_source(layout, Path(source.source.path))
     check_weights(source)
     program.check_scopes(source)
     with ExitStack() as stack:
-        if layout is None:
-            layout = artifact.Layout(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model.mlc")
         work = _Compilation(source, program, options, level=options.check)
+        if layout is not None:  # last of all checks: --force does not help what else is wrong
+            artifact.refuse_existing(layout, force=options.force)
+        else:
+            layout = artifact.Layout(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model.mlc")
         return work.run(layout, keep=output is not None)
 
 

@@ -168,13 +168,11 @@ class Context:
     data: Data | None = None  # calibrates and trains; never judges
     eval: Data | None = None  # judges; never calibrates
     source: Module | None = None  # the model before anything was rounded: what rounding did is seen against it
-    loss: str = "auto"  # auto: cross-entropy with labels, else relative MSE against the input model
     scope: Scope = EVERYWHERE
     stats: Statistics | None = None
     runner: Runner | None = None
     progress: Progress | None = None
     seed: int = 0
-    cache: str | None = None  # folder for reusable results
     max_memory: int | None = None  # bytes
     dims: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic dimensions at which work is counted
     step: int = 0  # position in the recipe

@@ -8,8 +8,10 @@ following exact step that asks again pays nothing.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..ir import errors
@@ -20,6 +22,7 @@ from ..ir.text import print_module
 from ..ir.types import TensorType
 from .accumulators import Channels
 from .base import Context
+from .budget import allowed
 from .ports import Array, Data, Executable, Progress, Request, Runner
 
 Item = TypeVar("Item")
@@ -164,14 +167,22 @@ def stream(
 
 def batch_size(ctx: Context, *modules: Module) -> int:
     """How many samples all of these models take at once (batching.py). Errors: NO_DATA, as `sources`."""
-    return min(ctx.batching.size(module, *sources(ctx)) for module in modules)
+    return min(min(ctx.batching.size(module, *sources(ctx)), _fitting(module, ctx)) for module in modules)
 
 
-def _bytes(value: Value) -> int:
+def _fitting(module: Module, ctx: Context) -> int:
+    """How many samples may be run together, if nothing of what a run makes were freed before its end."""
+    if ctx.max_memory is None:
+        return sys.maxsize
+    made = sum(_bytes(v, ctx.dims) for v in module.values() if v.constant is None)
+    return max(1, allowed(ctx.max_memory) // max(1, made))
+
+
+def _bytes(value: Value, dims: Mapping[str, int] = MappingProxyType({})) -> int:
     """An estimate of one sample's bytes; unknown sizes count as one megabyte."""
     if not isinstance(value.type, TensorType):
         return 1 << 20
-    elements = evaluate(value.type.elements, {})
+    elements = evaluate(value.type.elements, dims)
     return 1 << 20 if elements is None else value.type.dtype.nbytes(elements)
 
 
