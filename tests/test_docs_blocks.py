@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -18,6 +19,7 @@ import mlc
 from mlc.backends.runner import OrtRunner
 from mlc.ir.dims import Sym, ceildiv, exact_div
 from mlc.ir.rewrite import Rewriter
+from mlc.passes.base import SkipCode
 
 #: The test that runs blocks of a page, and of which languages, where it is not this one.
 ELSEWHERE = {
@@ -130,3 +132,17 @@ def test_a_report_is_what_is_printed(block: Block, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("block", [pytest.param(b, id=str(b)) for b in HERE if b.language == "toml"])
 def test_settings_parse(block: Block) -> None:
     assert tomllib.loads(block.text)
+
+
+def test_every_part_of_a_report_is_explained() -> None:
+    """Labels of the terminal report, read from its source, and the codes of what was skipped."""
+    source = (ROOT / "backends" / "report.py").read_text(encoding="utf-8")
+    labels = set(re.findall(r'add_row\(\s*f?"([a-z ]+)"', source))
+    labels |= set(re.findall(r'Text\(f"([a-z ]+)[: ][^"]*\{', source)) | set(
+        re.findall(r'f"(not done by|step) ', source)
+    )
+    assert {"size", "lowered", "loop", "warning", "in the runtime"} <= labels
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| part | how to read it |")[1].split("\n\n")[0]
+    assert [label for label in sorted(labels) if f"`{label}" not in table] == []
+    codes = (ROOT / "docs" / "passes.md").read_text(encoding="utf-8")
+    assert [code.value for code in SkipCode if f"| `{code.value}` |" not in codes] == []
