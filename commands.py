@@ -80,11 +80,9 @@ def init(model: PathLike, output: Path | None = None, *, force: bool = False) ->
     Errors: OUTPUT_EXISTS without `force`; whatever keeps the model from being read.
     """
     path = output or Path(f"{Path(model).stem}.recipe.mlc")
-    if path.suffix != ".mlc" or path.is_dir():
+    if path.suffix != ".mlc" or os.path.isdir(path):
         raise errors.error(Code.USAGE, f"{str(path)!r} is no name for a recipe file", help="write -o NAME.mlc")
-    if path.exists() and not force:
-        help = "choose another -o, or overwrite it with --force"
-        raise errors.error(Code.OUTPUT_EXISTS, f"{str(path)!r} exists", help=help)
+    artifact.refuse_file(path, force=force)
     if not path.parent.is_dir():
         help = "create it, or choose another -o"
         raise errors.error(Code.OUTPUT, f"there is no folder {str(path.parent)!r}", help=help)

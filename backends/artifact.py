@@ -76,7 +76,7 @@ def refuse_source(layout: Layout, source: Path) -> None:
     """Fail before any work when the output would replace the model it is made from, --force or not."""
     for path in layout.targets:
         for part in (source, source.with_name(f"{source.name}.data")):
-            if path.exists() and part.exists() and path.samefile(part):
+            if os.path.exists(path) and part.exists() and path.samefile(part):
                 raise errors.error(
                     Code.OUTPUT_EXISTS,
                     f"{str(path)!r} is the source itself",
@@ -100,11 +100,17 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
         raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help=_ELSEWHERE)
     sweep(parent)  # a killed run may have been about to replace what is looked at now
     for path in layout.targets:
+        refuse_file(path, force=force)
+    with writing(parent, _ELSEWHERE):
+        _refuse_foreign(layout)
+
+
+def refuse_file(path: Path, *, force: bool) -> None:
+    """Fail when a file is there, or cannot be by the length of its name."""
+    with writing(path.parent, _ELSEWHERE):
         if path.exists() and not force:
-            raise errors.error(
-                Code.OUTPUT_EXISTS, f"{str(path)!r} exists", help="choose another -o, or overwrite it with --force"
-            )
-    _refuse_foreign(layout)
+            help = "choose another -o, or overwrite it with --force"
+            raise errors.error(Code.OUTPUT_EXISTS, f"{str(path)!r} exists", help=help)
 
 
 def _refuse_foreign(layout: Layout) -> None:

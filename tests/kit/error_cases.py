@@ -42,7 +42,7 @@ _SIZES = "from mlc.ir.cost import bind\nfrom mlc.ir.dims import Sym, fresh\n"
 _ALLOCATE = "from mlc.passes.quantize.allocate import allocate\n"
 _RUNNER = "from mlc.backends.runner import OrtRunner\n"
 _DOUBLE = "recipe a0 = fp16\n" + "".join(f"recipe a{i + 1} = a{i} + a{i}\n" for i in range(13))
-_LONG = "x" * 250  # no file has such a name
+_LONG = "x" * 252  # with a suffix no file has such a name
 _TWO = "graph, count=2)"
 _PASS = """
 from dataclasses import dataclass

@@ -36,11 +36,15 @@ def told(
     return status, "".join(f"{re.sub(r'[?][a-z]*[0-9]+', '?0', line.rstrip())}\n" for line in text.splitlines())
 
 
+#: Which step runs: no part of a message, and of how long it took.
+_STEP = re.compile(r"^\[\d+/\d+\] .*\n", re.MULTILINE)
+
+
 def _command(line: str) -> tuple[int, str]:
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
         status = run(shlex.split(line)[1:])
-    return status, told.getvalue()
+    return status, _STEP.sub("", told.getvalue())
 
 
 def _python(code: str) -> tuple[int, str]:
