@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..ir import errors
 from ..ir.core import Module, Value
-from ..ir.dims import evaluate
+from ..ir.dims import Sym, evaluate
 from ..ir.errors import Code
 from ..ir.text import print_module
 from ..ir.types import TensorType
@@ -174,7 +174,14 @@ def _fitting(module: Module, ctx: Context) -> int:
     """How many samples may be run together, if nothing of what a run makes were freed before its end."""
     if ctx.max_memory is None:
         return sys.maxsize
-    made = sum(_bytes(v, ctx.dims) for v in module.values() if v.constant is None)
+    lead = {
+        d.name: 1
+        for v in module.graph.inputs
+        if isinstance(v.type, TensorType)
+        for d in v.type.shape[:1]
+        if isinstance(d, Sym)
+    }
+    made = sum(_bytes(v, {**ctx.dims, **lead}) for v in module.values() if v.constant is None)
     return max(1, allowed(ctx.max_memory) // max(1, made))
 
 
