@@ -192,4 +192,4 @@ def _spread(candidate: Candidate) -> float:
     """The largest magnitude of the widest channel over that of the narrowest; channels of zeros do not count."""
     most = largest_of_channels(candidate.constant, candidate.axis)
     seen = most[most > 0]
-    return float(seen.max() / seen.min()) if seen.size else 1.0
+    return float(seen.max()) / float(seen.min()) if seen.size else 1.0
