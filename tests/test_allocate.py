@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -203,3 +206,17 @@ def test_chains_of_ties_are_one_group() -> None:
     costs, values = [[0.0, 1.0]] * 4, [[1.0, 0.0]] * 4
     assert allocate(costs, values, 3, [(0, 1), (1, 2)]).options in ((1, 1, 1, 0),)
     assert allocate(costs, values, 2, [(0, 1), (1, 2)]).options == (0, 0, 0, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks the C library of the process")
+def test_what_c_prints_does_not_reach_stdout() -> None:
+    """Not even later: into a file or pipe, the C library writes when its buffer is full or the process ends."""
+    code = (
+        "import ctypes; from mlc.passes.quantize.allocate import _stdout_kept\n"
+        "print('before')\n"
+        "with _stdout_kept(): ctypes.CDLL(None).puts(b'solver')\n"
+        "print('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "before\nafter\n"
+    assert done.stderr == ""

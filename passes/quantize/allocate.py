@@ -8,6 +8,7 @@ to operators (value: seconds, cost: damage). The mixed-integer program is given 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import os
@@ -156,15 +157,24 @@ def _milp(
 
 @contextmanager
 def _stdout_kept() -> Iterator[None]:
-    """Send what the solver prints, from C and whatever it was told, to stderr: stdout may carry JSON."""
+    """Drop what the solver prints, from C and whatever it was told: stdout may carry JSON."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    _flush_c()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(2, 1)
+        os.dup2(nowhere, 1)
         yield
+        _flush_c()  # what C still holds would come out later
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+        os.close(nowhere)
+
+
+def _flush_c() -> None:
+    """Write out what the C library holds back, where it can be asked to."""
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)
 
 
 def _room(budget: float) -> float:
