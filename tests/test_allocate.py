@@ -217,6 +217,7 @@ def test_what_c_prints_does_not_reach_stdout() -> None:
         "with _stdout_kept(): ctypes.CDLL(None).puts(b'solver')\n"
         "print('after')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=buffered)
     assert done.stdout == "before\nafter\n"
     assert done.stderr == ""
