@@ -59,7 +59,7 @@ def on_disk(options: str, place: Path, arguments: list[str], **environment: str)
 
 
 def compiling(model: Path, out: Path, recipe: str = "simplify", *more: str) -> list[str]:
-    return ["compile", str(model), "-r", recipe, "-o", str(out), *more]
+    return ["compile", str(model), "-r", recipe, "-o", str(out), "--quiet", *more]
 
 
 @pytest.mark.parametrize("name", ["out.mlc", "out.onnx"])
