@@ -65,7 +65,7 @@ def agreement(before: Path, after: Path, feeds: Path, *, whole: bool) -> float:
     sessions = [Session(path) for path in (before, after)]
     sums: dict[str, np.ndarray[Any, Any]] = {}
     for sample in batches(feeds):
-        given = {n: a[0] for n, a in sample.items()} if whole else dict(sample)
+        given = {n: np.asarray(a[0]) for n, a in sample.items()} if whole else dict(sample)
         a, b = (session.run(given) for session in sessions)
         for output, x, y in ((n, a[n].astype("f8").ravel(), b[n].astype("f8").ravel()) for n in a):
             sums[output] = sums.get(output, np.zeros(3)) + np.array([x @ y, x @ x, y @ y])
