@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,14 +83,20 @@ def opened(
 ) -> Timing:
     """As `interleaved`, on several pairs of sessions that are opened for it, each model first in turn."""
     each = -(-blocks // pairs)
-    ticks = counted(range(pairs * each), "blocks timed", progress)
     times = []
+
+    def ticks(done: int) -> Iterator[int]:
+        for block in range(done, done + each):
+            yield block
+            if progress is not None:
+                progress.advance("blocks timed", block + 1, pairs * each)
+
     for pair in range(pairs):
         if pair % 2:
             b, a = open_b(), open_a()
         else:
             a, b = open_a(), open_b()
-        times.append(_times(a, b, feeds, islice(ticks, each)))
+        times.append(_times(a, b, feeds, ticks(pair * each)))
         del a, b  # before the next pair is opened
     return _timing(np.concatenate(times), threads, seed)
 
