@@ -99,8 +99,13 @@ def test_kill_9(name: str, moments: int, run: Run, tmp_path: Path) -> None:
 @real_models("mnist_cnn")
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)
-def test_signals_leave_nothing(number: signal.Signals, run: Run, model: RealModel, tmp_path: Path) -> None:
+def test_signals_leave_nothing(
+    number: signal.Signals, run: Run, model: RealModel, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Sent when the output is being built: that is when there is something to clear up."""
+    if number != signal.SIGINT:  # tests may run under nohup: what is ignored here, the process would ignore as well
+        before = signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, before))
     out = tmp_path / "out" / "net.mlc"
     arguments = ["compile", model.path, "-r", "int8", "--data", tmp_path / "x.npz", "-o", out]
     begun = lambda: any(".mlc-tmp-" in n for n in names(out.parent))  # noqa: E731
