@@ -137,7 +137,7 @@ def test_names_of_reasons_are_those_of_the_code() -> None:
 
 
 def test_options_are_the_settings() -> None:
-    names = {f.name for f in dataclasses.fields(Settings)} - {"force", "print_changes"}
+    names = {f.name for f in dataclasses.fields(Settings)} - {"force", "print_changes", "progress"}
     assert set(DOCUMENT["properties"]["options"]["properties"]) == names
 
 
