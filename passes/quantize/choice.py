@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,12 +75,15 @@ def choose(sites: Sites, budget: float, together: Together, alone: Alone) -> Cho
         for i, options in enumerate(sites)
     ]
     best: tuple[float, tuple[int, ...], float] | None = None  # its value, the options, their damage
-    for allowed, answer in _search(budget):
-        picked = allocate(costs, values, allowed).options
-        answer.damage = measured(picked)
+    bracket = _Bracket(budget, budget)
+    for _ in range(ROUNDS):
+        picked = allocate(costs, values, bracket.allowed).options
+        found = measured(picked)
         value = sum(row[j] for row, j in zip(values, picked))
-        if answer.damage <= budget and (best is None or value < best[0]):
-            best = value, picked, answer.damage
+        if found <= budget and (best is None or value < best[0]):
+            best = value, picked, found
+        if not bracket.learn(found):
+            break
     if best is not None:
         return Choice(best[1], best[2], (*notes, _why(sites, fastest, best[1], damage)))
     floats = tuple(_floats(options) for options in sites)
@@ -88,26 +91,26 @@ def choose(sites: Sites, budget: float, together: Together, alone: Alone) -> Cho
 
 
 @dataclass
-class _Answer:
-    damage: float = 0.0
+class _Bracket:
+    """Which sum of damages to solve the knapsack for, so that what is measured comes close to the budget from below."""
 
+    budget: float
+    allowed: float
+    fits: float = 0.0
+    exceeds: float = math.inf
 
-def _search(budget: float) -> Iterator[tuple[float, _Answer]]:
-    """Sums of damages to solve the knapsack for, so that what is measured comes close to the budget from below."""
-    allowed, fits, exceeds = budget, 0.0, math.inf
-    for _ in range(ROUNDS):
-        answer = _Answer()
-        yield allowed, answer
-        if answer.damage <= budget:
-            fits = max(fits, allowed)
-            if answer.damage >= _NEAR * budget:
-                return
+    def learn(self, damage: float) -> bool:
+        """Take what was measured for `allowed`, and move that; whether another sum is worth trying."""
+        if damage <= self.budget:
+            self.fits = max(self.fits, self.allowed)
+            if damage >= _NEAR * self.budget:
+                return False
         else:
-            exceeds = min(exceeds, allowed)
-        guess = allowed * _LESS * float(np.clip(budget / max(answer.damage, 1e-300), 0.1, 10))
-        allowed = guess if fits < guess < exceeds else math.sqrt(max(fits, exceeds / 100) * min(exceeds, 10 * allowed))
-        if exceeds < _CLOSE * fits:
-            return
+            self.exceeds = min(self.exceeds, self.allowed)
+        guess = self.allowed * _LESS * float(np.clip(self.budget / max(damage, 1e-300), 0.1, 10))
+        between = math.sqrt(max(self.fits, self.exceeds / 100) * min(self.exceeds, 10 * self.allowed))
+        self.allowed = guess if self.fits < guess < self.exceeds else between
+        return self.exceeds >= _CLOSE * self.fits
 
 
 def prices(sites: Sites) -> tuple[list[list[float]], tuple[str, ...]]:
