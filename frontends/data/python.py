@@ -6,13 +6,9 @@ What can be iterated again (a list, a data loader) is kept; for anything else th
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import itertools
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +19,7 @@ import numpy as np
 from ...ir import errors
 from ...ir.errors import Code, MlcError
 from ...ir.options import option
+from ..user_code import import_module, told
 from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, match_keys
 
 _DICTS = "yield a dict of arrays for each sample, with the input names as keys"
@@ -176,49 +173,14 @@ def _array(value: Any, what: str, where: str) -> Array:
     return found
 
 
-def told(cause: Exception) -> str:
-    """An exception and the line of the user's code that it comes from."""
-    machinery = {__file__, importlib.__file__}
-    frames = [
-        f for f in traceback.extract_tb(cause.__traceback__) if f.filename not in machinery and f.filename[0] != "<"
-    ]
-    last = frames[-1] if frames else None
-    at = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
-    return f"{type(cause).__name__}: {cause}{at}"
-
-
 def _import(module: str, function: str) -> ModuleType:
     """The module of a function: a file, or a module that Python finds, also from the working directory."""
     file = Path(module)
     if file.suffix == ".py" and not file.is_file():
         raise errors.error(Code.NOT_FOUND, f"there is no file {module!r}", where=function, help="check the path")
     try:
-        with _searched(file.parent if file.suffix == ".py" else Path()):
-            return _load(file) if file.suffix == ".py" else importlib.import_module(module)
+        return import_module(module)
     except Exception as cause:  # whatever the user's code raises
         raise bad(
             f"{module!r} cannot be imported: {told(cause)}", function, "a file is written folder/file.py:function"
         ) from cause
-
-
-def _load(file: Path) -> ModuleType:
-    name = f"mlc_data_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None, "a .py file has a loader"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _searched(folder: Path) -> Iterator[None]:
-    """Imports find what lies in a folder, as they do for a script in it."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the code that was imported may have cleaned up
-            sys.path.remove(entry)

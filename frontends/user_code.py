@@ -1,0 +1,63 @@
+"""Code of the user's: modules that are executed because a recipe or an option names them, and what they raise."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+
+def import_module(name: str) -> ModuleType:
+    """A module that is executed now: a file, or a module that Python finds, also from the working directory.
+
+    Raises whatever the code raises.
+    """
+    file = Path(name)
+    is_file = file.suffix == ".py"
+    with _searched(file.parent if is_file else Path()):
+        return _load(file) if is_file else importlib.import_module(name)
+
+
+def told(cause: Exception) -> str:
+    """An exception and the line of the user's code that it comes from."""
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not _is_machinery(f.filename)]
+    last = frames[-1] if frames else None
+    at = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
+    return f"{type(cause).__name__}: {cause}{at}"
+
+
+def _is_machinery(file: str) -> bool:
+    """Whether a line is of what calls the user's code: ours, or that of imports."""
+    return file[0] == "<" or file == importlib.__file__ or Path(file).is_relative_to(_OURS)
+
+
+_OURS = Path(__file__).parent
+
+
+def _load(file: Path) -> ModuleType:
+    name = f"mlc_user_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _searched(folder: Path) -> Iterator[None]:
+    """Imports find what lies in a folder, as they do for a script in it."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the code that was imported may have cleaned up
+            sys.path.remove(entry)
