@@ -411,7 +411,7 @@ class _Compilation:
         (folder / layout.report_name).write_text(report.to_json(document), encoding="utf-8")
         (folder / layout.summary_name).write_text(to_markdown(document), encoding="utf-8")
         if layout.extras:
-            (folder / "recipe.mlc").write_text(self.program.file_text(), encoding="utf-8")
+            (folder / "recipe.mlc").write_text(self.program.file_text(layout.out), encoding="utf-8")
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
 
 

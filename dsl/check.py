@@ -8,7 +8,7 @@ from ..ir.errors import Code, Diagnostic
 from . import syntax as ast
 from .bounds import check_goal, check_loop_bound
 from .names import Names
-from .nearmiss import argument_advice, step_advice
+from .nearmiss import argument_advice, unknown_advice
 from .quantity import unknown_unit
 from .selectors import check_selector
 from .signature import Catalog, Parameter, Signature
@@ -146,7 +146,7 @@ class _Checker:
             f"unknown step '{call.name}'",
             span,
             label="no pass or recipe of this name",
-            help=step_advice(call.name, (*self.catalog.names, *self.names.steps)),
+            help=unknown_advice(call.name, (*self.catalog.names, *self.names.steps), self.names),
             note="'mlc passes' lists what there is",
         )
 

@@ -78,13 +78,18 @@ def explain(recipe: str, *, stdin: TextIO) -> Iterator[str]:
     checked = check(source.text, name=source.name, choose=source.choose, folder=source.folder)
     yield from checked.explain().splitlines()
     yield ""
-    called = [n.name for n in walk(checked.expanded) if isinstance(n, Ref | Call) and n.name in registry.names()]
-    yield from (f"{name}: {_summary(registry.find(name))}" for name in dict.fromkeys(called))
+    names = checked.bindings.names
+    called = dict.fromkeys(n.name for n in walk(checked.expanded) if isinstance(n, Ref | Call))
+    for name in called:
+        if name in names.passes:
+            yield f"{name}: {_summary(names.passes[name])} ({names.modules[name.rpartition('.')[0]].path})"
+        elif name in registry.names():
+            yield f"{name}: {_summary(registry.find(name))}"
     yield from (refused.message for refused in refusals(checked.expanded))
 
 
 def _summary(found: type) -> str:
-    return (found.__doc__ or "").strip().splitlines()[0]
+    return (found.__doc__ or "").strip().partition("\n")[0]
 
 
 def _arguments(found: Any, *, free: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from .names import names_of
 from .parser import parse, recover_file
 from .print import layout, to_text
 from .signature import Catalog
+from .user_passes import extended, passes_of
 from .uses import used_by
 from .values import near
 
@@ -102,24 +103,28 @@ def read_library(
     parsed = recover_file(text, name)
     above = (Path(name).resolve(),) if name.endswith(".mlc") else ()
     used = used_by(parsed.file, folder, above)
-    lost = parsed.lost | used.lost
+    statements = (*used.statements, *parsed.file.statements)
+    own = passes_of(used.modules, statements)
+    catalog = extended(catalog, own.passes)
+    lost = parsed.lost | used.lost | own.lost
     names, twice = names_of(
         parsed.file,
         passes=catalog.names,
         lost=lost,
         used=used.statements,
         modules=used.modules,
+        own_passes=own.passes,
         metrics=metrics,
     )
     bindings = Bindings(names, used.bases, folder)
-    diagnostics = [*parsed.diagnostics, *used.diagnostics, *twice]
+    diagnostics = [*parsed.diagnostics, *used.diagnostics, *own.diagnostics, *twice]
     unbound = bindings.check()
     diagnostics += [d for d in unbound if d.code is not Code.NOT_YET]
     refused = [d for s in parsed.file.statements if not isinstance(s, ast.Define | ast.Let) for d in refusals(s)[:1]]
     refused += [d for d in unbound if d.code is Code.NOT_YET]
     recipes: dict[str, Checked] = {}
     budget = Budget()
-    for statement in (*used.statements, *parsed.file.statements):
+    for statement in statements:
         if not isinstance(statement, ast.Define):
             diagnostics += check_statement(statement, names)
             continue

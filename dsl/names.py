@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from ..ir.errors import Code, Diagnostic, Span
+from ..passes.base import Pass
 from .syntax import Binding, Define, File, Let, Statement, Use
-from .uses import alias_of
+from .uses import PythonFile, alias_of, spaces
 
 STANDARD = "standard.mlc"
 _KINDS = {"model": "Model", "data": "Data", "target": "Target", "optimizer": "Optimizer"}
@@ -24,13 +25,14 @@ class Names:
     bindings: Mapping[str, Binding] = field(default_factory=dict)
     aliases: frozenset[str] = frozenset()  # of `use "x.mlc" as alias`
     lost: frozenset[str] = frozenset()
-    modules: Mapping[str, str] = field(default_factory=dict)  # of `use "x.py" as alias`: alias to path
+    modules: Mapping[str, PythonFile] = field(default_factory=dict)  # of `use "x.py" as alias`, by alias
+    passes: Mapping[str, type[Pass]] = field(default_factory=dict)  # of those files: `alias.name`
     metrics: Mapping[str, str] = field(default_factory=dict)  # of the user's, by name: module:function
 
     def metric(self, name: str) -> str | None:
         """The function behind a metric of the user's, as `module:function`; None if the name is none."""
         alias, _, function = name.rpartition(".")
-        return f"{self.modules[alias]}:{function}" if alias in self.modules else self.metrics.get(name)
+        return f"{self.modules[alias].path}:{function}" if alias in self.modules else self.metrics.get(name)
 
     def kind(self, name: str) -> str | None:
         """The kind of a bound name (`Data`, `Optimizer`, ...) that is no step."""
@@ -43,7 +45,7 @@ class Names:
 
     def is_lost(self, name: str) -> bool:
         """Whether the name, or the file it is used from, could not be read: nothing can be said of it."""
-        return name in self.lost or name.split(".")[0] in self.lost
+        return name in self.lost or any(space in self.lost for space in spaces(name))
 
     def through_alias(self, name: str) -> bool:
         """Whether the name is one of a used file (`other.small`)."""
@@ -65,12 +67,14 @@ def names_of(
     passes: Iterable[str] = (),
     lost: frozenset[str] = frozenset(),
     used: Iterable[Statement] = (),
-    modules: Mapping[str, str] | None = None,
+    modules: Mapping[str, PythonFile] | None = None,
+    own_passes: Mapping[str, type[Pass]] | None = None,
     metrics: Mapping[str, str] | None = None,
 ) -> tuple[Names, list[Diagnostic]]:
     """The names of a file over the standard recipes, and names that are bound twice or shadow a pass.
 
-    `used` are the statements of files that it uses, under their names in this one, `modules` the Python files.
+    `used` are the statements of files that it uses, under their names in this one, `modules` the Python files and
+    `own_passes` what those hold.
     """
     recipes: dict[str, Define] = {}
     lets: dict[str, Let] = {}
@@ -100,7 +104,8 @@ def names_of(
             bindings[name] = statement
     diagnostics += _shadowing(recipes.values(), {*recipes, *lets, *bindings})
     visible = {name: d for name, d in standard().items() if name not in taken} | recipes
-    return Names(visible, lets, bindings, _aliases(file), lost, modules or {}, metrics or {}), diagnostics
+    found = Names(visible, lets, bindings, _aliases(file), lost, modules or {}, own_passes or {}, metrics or {})
+    return found, diagnostics
 
 
 def _aliases(file: File) -> frozenset[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ..ir.errors import Code, Diagnostic
 from ..ir.patterns import glob_regex, nearest, normal
 from . import syntax as ast
+from .names import Names
 from .print import selector as selector_text
 from .selectors import Predicate, Site, leaves, match_names, predicate
 from .values import near
@@ -36,6 +37,22 @@ _ARGUMENTS = {(step, "bits"): "the step is named by its bits; weights(BITS) take
 def step_advice(word: str, known: Iterable[str]) -> str:
     """What to write instead of a step that there is not, or nothing."""
     return f"write {_STEPS[word]}" if word in _STEPS else near(word, known)
+
+
+def unknown_advice(word: str, known: Iterable[str], names: Names) -> str:
+    """What to write instead of a step that a recipe does not know: a name of a used file, or the `use` it lacks."""
+    pool = tuple(known)
+    alias, dot, _ = word.rpartition(".")
+    within = word if word in names.modules else alias
+    if within in names.modules:
+        own = sorted(name for name in names.passes if name.rpartition(".")[0] == within)
+        return (near(word, own) if alias else "") or f"{names.modules[within].written!r} holds {', '.join(own)}"
+    if not dot:
+        return step_advice(word, pool)
+    if names.through_alias(word):
+        return near(word, [name for name in pool if "." in name])
+    space = alias if word.endswith(".py") else alias.partition(".")[0]
+    return f'passes of a Python file need a recipe file: use "{space}.py" as {space}, then {space}.NAME'
 
 
 def argument_advice(step: str, word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ..ir import errors
 from ..ir.core import Module
@@ -20,7 +21,8 @@ from .metrics import METRICS
 from .recipe import Recipe
 from .scopes import check_parts, resolve
 from .sites import sites_of
-from .source import file_text, read_source
+from .source import read_source
+from .stored import file_text
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Program:
         if isinstance(recipe, Recipe):
             _check_metrics(metrics or {}, recipe)
             aimed, target = recipe.on(to)
-            program = cls(tuple(map(_planned, aimed.steps)), aimed, str(recipe), target)
+            own = aimed.checked.bindings.names.passes
+            program = cls(tuple(_planned(step, own) for step in aimed.steps), aimed, str(recipe), target)
         else:
             passes = _passes([recipe] if isinstance(recipe, Pass) else recipe)
             program = cls(tuple(map(PlannedStep, passes)), None, " + ".join(map(str, passes)), to)
@@ -109,8 +112,11 @@ class Program:
             check_parts(step, sites)
             resolve(step, sites)
 
-    def file_text(self) -> str:
-        return file_text(self.recipe.checked) if self.recipe is not None else f"# passes from Python\n{self.text}\n"
+    def file_text(self, folder: Path) -> str:
+        """What is stored beside the artifact in `folder`."""
+        if self.recipe is None:
+            return f"# passes from Python\n{self.text}\n"
+        return file_text(self.recipe.checked, folder)
 
 
 def _check_metrics(metrics: Mapping[str, str], recipe: Recipe) -> None:
@@ -134,10 +140,11 @@ def _passes(recipe: object) -> tuple[Pass, ...]:
     )
 
 
-def _planned(step: Step | Repeat) -> Part:
+def _planned(step: Step | Repeat, own: Mapping[str, type[Pass]]) -> Part:
+    """A step with its pass; `own` are passes of the user's."""
     if isinstance(step, Repeat):
-        return Loop(tuple(map(_planned, step.body)), step)
-    action = registry.find(step.name)(**step.arguments)
+        return Loop(tuple(_planned(part, own) for part in step.body), step)
+    action = (own.get(step.name) or registry.find(step.name))(**step.arguments)
     if step.data is not None and not (action.learns or action.free):
         message, help = f"'{action}' takes nothing from data", f"leave 'data={step.data.name}' out"
         raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, step.data.span, help=help))

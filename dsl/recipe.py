@@ -19,6 +19,7 @@ from .names import Names, names_of
 from .parser import is_file, parse
 from .signature import Catalog, registered
 from .targeted import for_target
+from .user_passes import extended
 
 _EMPTY = ast.File(())
 
@@ -108,7 +109,7 @@ def build(checked: Checked, *, catalog: Catalog | None = None) -> Recipe:
     refused = _refused(checked)
     if refused:
         raise MlcError(unique(refused))
-    known = catalog if catalog is not None else registered()
+    known = extended(catalog if catalog is not None else registered(), checked.bindings.names.passes)
     return Recipe(checked, build_steps(checked.expanded.body, known), build_limits(checked.expanded.goal))
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from . import syntax as ast
-from .files import FORMAT, accepted, read_file
-from .library import Checked
-from .print import layout
+from .files import accepted, read_file
 
 STDIN = "<stdin>"
 _FILE = re.compile(r"(?P<path>.*\.mlc)(?::(?P<choose>[\w.]+(?:\(.*\))?))?\Z", re.DOTALL)
@@ -37,16 +33,3 @@ def read_source(argument: str, *, stdin: TextIO) -> Source:
         return Source(argument, "--recipe")
     path = Path(found["path"])
     return Source(read_file(path), str(path), found["choose"], path.parent)
-
-
-def file_text(checked: Checked) -> str:
-    """What is stored beside an artifact: the expanded recipe, with the format's number, without names of data."""
-    data = checked.bindings.of_kind("data")
-
-    def alone(node: ast.Node) -> ast.Node:
-        if not isinstance(node, ast.Call):
-            return node
-        kept = tuple(a for a in node.arguments if not (isinstance(a.value, ast.Ref) and a.value.name in data))
-        return dataclasses.replace(node, arguments=kept) if kept else ast.Ref(node.name)
-
-    return f"# mlc recipe\n# format: {FORMAT}\n{layout(ast.mapped(checked.expanded, alone))}\n"

@@ -345,7 +345,10 @@ def walk(node: Node) -> Iterator[Node]:
                 yield from walk(child)
 
 
-def mapped(node: _N, change: Callable[[Node], Node]) -> _N:
+Change = Callable[[Node], Node]
+
+
+def mapped(node: _N, change: Change) -> _N:
     """The tree with every node changed, the innermost first. `change` keeps the kind of what it is given."""
     changes: dict[str, object] = {}
     for each in fields(node):

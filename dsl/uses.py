@@ -1,4 +1,7 @@
-"""`use "other.mlc" as x`: what another file binds, under names that start with `x.`; `use "x.py"`: metrics."""
+"""`use "other.mlc" as x`: what another file binds, under names that start with `x.`.
+
+A Python file (`use "x.py"`) is only found here; its passes are in user_passes.py, its functions are metrics.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..ir.errors import Code, Diagnostic, MlcError
+from ..ir.errors import Code, Diagnostic, MlcError, Span
 from . import syntax as ast
 from .files import read_file
 from .parser import is_file, recover_file
 
 _Bound = ast.Binding | ast.Let | ast.Define
+
+
+@dataclass(frozen=True, slots=True)
+class PythonFile:
+    """A used Python file: its path, as it was written, and where."""
+
+    path: str
+    written: str
+    span: Span | None
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class Used:
 
     statements: tuple[_Bound, ...] = ()
     bases: Mapping[str, Path] = field(default_factory=dict)
-    modules: Mapping[str, str] = field(default_factory=dict)  # Python files by their alias
+    modules: Mapping[str, PythonFile] = field(default_factory=dict)  # by their alias
     diagnostics: tuple[Diagnostic, ...] = ()
     lost: frozenset[str] = frozenset()  # names of statements that could not be read
 
@@ -50,7 +62,7 @@ def used_by(file: ast.File, folder: Path, above: tuple[Path, ...] = ()) -> Used:
     return Used(
         tuple(s for used in found for s in used.statements),
         {name: base for used in found for name, base in used.bases.items()},
-        {name: path for used in found for name, path in used.modules.items()},
+        {name: file for used in found for name, file in used.modules.items()},
         tuple(d for used in found for d in used.diagnostics),
         frozenset(name for used in found for name in used.lost),
     )
@@ -71,7 +83,7 @@ def _used(use: ast.Use, alias: str, folder: Path, above: tuple[Path, ...]) -> Us
     path = folder / use.path
     here = path.resolve()
     if path.suffix == ".py" and path.is_file():
-        return Used(modules={alias: str(path)})
+        return Used(modules={alias: PythonFile(str(path), use.path, use.span)})
     if path.suffix == ".py":
         raise _unusable(use, Code.NOT_FOUND, "there is no such file", "check the path: it is relative to this file")
     if path.suffix != ".mlc":
@@ -95,7 +107,7 @@ def _unusable(use: ast.Use, code: Code, why: str, help: str) -> MlcError:
     return MlcError(Diagnostic(code, f"{use.path!r} cannot be used: {why}", use.span, help=help))
 
 
-_OTHERS = "use NAME.mlc for recipes, NAME.py for metrics"
+_OTHERS = "use NAME.mlc for recipes, NAME.py for passes and metrics"
 
 
 def _renamed(
@@ -110,27 +122,37 @@ def _renamed(
     bound = frozenset(s.name for s in statements) | lost | inner.lost
     bases = {s.name: inner.bases.get(s.name, folder) for s in statements if isinstance(s, ast.Binding)}
     return Used(
-        tuple(_prefixed(s, f"{alias}.", bound, inner.modules) for s in statements),
+        tuple(_prefixed(s, f"{alias}.", bound, inner.lost | inner.modules.keys()) for s in statements),
         {f"{alias}.{name}": base for name, base in bases.items()},
-        {f"{alias}.{name}": path for name, path in inner.modules.items()},
+        {f"{alias}.{name}": file for name, file in inner.modules.items()},
         (*inner.diagnostics, *diagnostics),
         frozenset(f"{alias}.{name}" for name in lost | inner.lost),
     )
 
 
-def _prefixed(statement: _Bound, prefix: str, bound: frozenset[str], modules: Mapping[str, str]) -> _Bound:
+def _prefixed(statement: _Bound, prefix: str, bound: frozenset[str], aliases: frozenset[str]) -> _Bound:
+    """A statement with the names that its file binds, or takes from files under `aliases`, behind a prefix."""
     visible = bound - frozenset(_parameters(statement))
 
+    def far(name: str) -> bool:
+        return any(space in aliases for space in spaces(name))
+
     def change(node: ast.Node) -> ast.Node:
-        if isinstance(node, ast.Ref | ast.Call | ast.KindName) and node.name in visible:
+        if isinstance(node, ast.Ref | ast.Call | ast.KindName) and (node.name in visible or far(node.name)):
             return dataclasses.replace(node, name=prefix + node.name)
         if isinstance(node, ast.Bound | ast.Objective):
-            metric = f"{prefix}{node.metric}" if node.metric.rpartition(".")[0] in modules else node.metric
+            metric = f"{prefix}{node.metric}" if far(node.metric) else node.metric
             target = f"{prefix}{node.target}" if node.target in visible else node.target
             return dataclasses.replace(node, metric=metric, target=target)
         return node
 
     return dataclasses.replace(ast.mapped(statement, change), name=prefix + statement.name)
+
+
+def spaces(name: str) -> Iterator[str]:
+    """The aliases that a dotted name may start with: `a` and `a.b` of `a.b.c`."""
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts)))
 
 
 def _parameters(statement: _Bound) -> Iterator[str]:

@@ -16,12 +16,15 @@ from types import ModuleType
 def import_module(name: str) -> ModuleType:
     """A module that is executed now: a file, or a module that Python finds, also from the working directory.
 
-    Raises whatever the code raises.
+    Raises whatever the code raises; ImportError where it ends the program.
     """
     file = Path(name)
     is_file = file.suffix == ".py"
-    with _searched(file.parent if is_file else Path()):
-        return _load(file) if is_file else importlib.import_module(name)
+    try:
+        with _searched(file.parent if is_file else Path()):
+            return _load(file) if is_file else importlib.import_module(name)
+    except SystemExit as ended:
+        raise ImportError("it ends the program; put that behind if __name__ == '__main__'") from ended
 
 
 def told(cause: Exception) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from functools import cache
 from importlib.metadata import entry_points
 
 from ..ir.errors import Code, MlcError, error
-from .base import Pass
+from .base import Effect, Pass
 
 BUILTIN: dict[str, str] = {
     "simplify": "mlc.passes.rewrite.simplify:Simplify",
@@ -65,14 +66,31 @@ def find(name: str) -> type[Pass]:
 
 
 def _usable(name: str, where: str, found: object) -> type[Pass]:
-    if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise _broken(name, where, "it is not a subclass of mlc.Pass")
-    if getattr(found, "name", None) != name:
-        raise _broken(name, where, f"its class is called {getattr(found, 'name', None)!r}; both names must be equal")
-    unmade = [f.name for f in dataclasses.fields(found) if "unit" not in f.metadata]
-    if unmade:
-        raise _broken(name, where, f"its field {unmade[0]!r} is not made by option(..., unit=..., doc=...)")
+    why = flaw(found)
+    if why:
+        raise _broken(name, where, why)
+    assert isinstance(found, type)
+    assert issubclass(found, Pass)
+    if found.name != name:
+        raise _broken(name, where, f"its class is called {found.name!r}; both names must be equal")
     return found
+
+
+def flaw(found: object) -> str:
+    """Why something cannot be used as a pass; nothing if it can."""
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        return "it is not a subclass of mlc.Pass"
+    if "__dataclass_fields__" not in vars(found):
+        return "its class is no dataclass: decorate it with @dataclass(frozen=True)"
+    if inspect.isabstract(found):
+        return f"its class has no {' and no '.join(sorted(found.__abstractmethods__))}"
+    name = getattr(found, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        return f"its class is called {name!r}: write name: ClassVar[str] = 'a_name'"
+    if not isinstance(getattr(found, "effect", None), Effect):
+        return "its class does not say what it does: write effect: ClassVar[Effect] = LOSSY (or EXACT, ROUNDING)"
+    unmade = [f.name for f in dataclasses.fields(found) if "unit" not in f.metadata]
+    return f"its field {unmade[0]!r} is not made by option(..., unit=..., doc=...)" if unmade else ""
 
 
 def _broken(name: str, where: str, why: str) -> MlcError:

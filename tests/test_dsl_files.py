@@ -12,7 +12,8 @@ from mlc.dsl.build import steps_of
 from mlc.dsl.jobs import Job, jobs_of
 from mlc.dsl.program import Program
 from mlc.dsl.recipe import Recipe
-from mlc.dsl.source import file_text, read_source
+from mlc.dsl.source import read_source
+from mlc.dsl.stored import file_text
 from mlc.ir.errors import Code, MlcError
 
 NOTHING = io.StringIO("")

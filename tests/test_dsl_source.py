@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from kit.recipes import PASSES
 
+from mlc.dsl.files import FORMAT
 from mlc.dsl.recipe import Recipe, check
-from mlc.dsl.source import FORMAT, file_text, read_source
+from mlc.dsl.source import read_source
+from mlc.dsl.stored import file_text
 from mlc.ir.errors import Code, MlcError
 
 NOTHING = io.StringIO("")
