@@ -12,7 +12,7 @@ from pathlib import Path
 from ..ir import errors
 from ..ir.disk import writing
 from ..ir.errors import Code
-from ..ir.scratch import scratch, set_aside, sweep
+from ..ir.scratch import put_in_place, scratch, sweep
 from ..ir.signals import shielded
 
 # Everything that an artifact's folder holds.
@@ -98,7 +98,7 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
         raise errors.error(Code.OUTPUT, f"there is no folder {shown!r}", help=f"create it, or {_ELSEWHERE}")
     if not os.access(parent, os.W_OK):
         raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help=_ELSEWHERE)
-    sweep(parent)  # a killed run may have been about to replace what is looked at now
+    sweep(parent)  # a killed run may have been about to put in place what is looked at now
     for path in layout.targets:
         refuse_file(path, force=force)
     with writing(parent, _ELSEWHERE):
@@ -162,11 +162,7 @@ def replace_text(path: Path, text: str) -> None:
 def _publish(folder: Path, layout: Layout) -> None:
     """Move what was built into place, and the older artifact out of the way: at once, for whatever ends the run."""
     os.chmod(folder, 0o755)
-    built = {path: folder / path.name for path in layout.parts} if layout.is_file else {layout.place: folder}
-    with set_aside(*(path for path in built if path.exists())):
-        for path, new in built.items():
-            if new.exists():
-                os.rename(new, path)
+    put_in_place({path: folder / path.name for path in layout.parts} if layout.is_file else {layout.place: folder})
 
 
 def _flush(folder: Path) -> None:

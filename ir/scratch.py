@@ -13,14 +13,15 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from .disk import MARK, TMPDIR, write_error, writing
+from .replacing import Replacement
 from .signals import shielded
 
-_OLD = ".old"  # what is about to be replaced lies in a folder `.NAME.old.mlc-tmp-...`, under its whole name
+_JOURNAL = ".put"  # what is being replaced, and by what, lies in a folder `.NAME.put.mlc-tmp-...`
 _LONGEST = 100  # characters of NAME: what can be written must not fail because of where it is built
 
 
@@ -49,25 +50,19 @@ def scratch(stem: str, parent: Path | None = None) -> Iterator[Path]:
                     os.close(lock)
 
 
-@contextmanager
-def set_aside(*paths: Path) -> Iterator[None]:
-    """Moves neighbours out of the way while the block puts others in their places, the last one last. If that is not
-    there at the end all come back; after a kill the next run brings them back."""
-    if not paths:
-        yield
-        return
-    home = paths[0].parent
-    with scratch(f"{paths[-1].name[:_LONGEST]}{_OLD}", home) as folder:
-        try:
-            for index, path in reversed(list(enumerate(paths))):
-                os.rename(path, folder / f"{index} {path.name}")
-            yield
-        finally:
-            _give_back(folder, home)
+def put_in_place(built: Mapping[Path, Path]) -> None:
+    """Replace neighbours, all or none: `built` says what goes where, the last of them decides. A failure leaves the old
+    ones; after a kill the next run finishes it, or takes it back.
+
+    Errors: OUTPUT when nothing can be written there.
+    """
+    *_, last = built
+    with scratch(f"{last.name[:_LONGEST]}{_JOURNAL}", last.parent) as folder:
+        Replacement(folder).carry_out(built)
 
 
 def sweep(home: Path) -> None:
-    """Remove what killed runs of this user left in a folder, and bring back what they were about to replace."""
+    """Remove what killed runs of this user left in a folder, and finish what they were putting in place."""
     try:
         found = [Path(entry.path) for entry in os.scandir(home) if MARK in entry.name]
     except OSError:
@@ -83,33 +78,19 @@ def _sweep(folder: Path) -> None:
         return  # gone by now, or no folder, or of somebody else
     try:
         if os.fstat(lock).st_uid == os.getuid() and _lock(lock):
-            if folder.name.partition(MARK)[0].endswith(_OLD):
-                _give_back(folder, folder.parent)
+            if folder.name.partition(MARK)[0].endswith(_JOURNAL):
+                Replacement(folder).settle()
             shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return  # it cannot be settled, and stays: who wants to write there is told why that fails
     finally:
         os.close(lock)
-
-
-def _give_back(folder: Path, home: Path) -> None:
-    """What was set aside, unless it was replaced. It left from the last one on, and returns from the first one on."""
-    held = sorted(folder.iterdir(), key=_index)
-    if held and not (home / _name(held[-1])).exists():
-        for old in held:
-            os.rename(old, home / _name(old))
-
-
-def _index(old: Path) -> int:
-    return int(old.name.partition(" ")[0])
-
-
-def _name(old: Path) -> str:
-    return old.name.partition(" ")[2]
 
 
 def _locked(home: Path, stem: str) -> tuple[Path, int]:
     """A new folder and the descriptor that locks it."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{stem[: _LONGEST + len(_OLD)]}{MARK}", dir=home))
+        folder = Path(tempfile.mkdtemp(prefix=f".{stem[: _LONGEST + len(_JOURNAL)]}{MARK}", dir=home))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if _lock(lock, unsupported=True) and _is_there(folder):
             return folder, lock

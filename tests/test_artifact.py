@@ -130,7 +130,7 @@ def test_what_was_there_returns_when_the_last_rename_fails(tmp_path: Path, monke
     rename = os.rename
 
     def interrupted(source: Path, target: Path) -> None:
-        if target == layout.out and ".old." not in str(source):
+        if target == layout.out and "/new/" in str(source):
             raise KeyboardInterrupt
         rename(source, target)
 

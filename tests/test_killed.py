@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from kit.process import mlc_process
 from kit.real import RealModel, real_models
+from kit.two_layers import two_layers
 
 import mlc
+from mlc.ir.scratch import sweep
 
-FEW, MANY = 4, 20
+FEW, SOME, MANY = 4, 6, 20
 INTERRUPTED = 130
 
 Run = Callable[..., int]
@@ -30,12 +32,16 @@ def run(tmp_path: Path, model: RealModel) -> Run:
     """A compilation with everything: data, trials of a strength, checks, timing."""
     feeds = model.feeds()
     np.savez(tmp_path / "x.npz", **{n: np.repeat(a, 8, axis=0) for n, a in feeds.items()})
+    return runs(model.path, tmp_path)
+
+
+def runs(model: Path, tmp_path: Path, *more: str) -> Run:
     for name in ("out", "temporary"):
         (tmp_path / name).mkdir()
     recipe = "weights([4, 8]) where size <= 0.3x"
 
     def run(out: Path, end: int | None = None, after: float = 0.0) -> int:
-        arguments = ["compile", model.path, "-r", recipe, "--data", tmp_path / "x.npz", "--force", "-o", out]
+        arguments = ["compile", model, "-r", recipe, "--data", tmp_path / "x.npz", "--force", "-o", out, *more]
         return mlc_process(
             arguments, end=end, after=after, environment={"TMPDIR": str(tmp_path / "temporary")}
         ).returncode
@@ -77,8 +83,18 @@ def emptied(folder: Path) -> Path:
     [("net.mlc", FEW), *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in ("net.mlc", "net.onnx"))],
 )
 def test_kill_9(name: str, moments: int, run: Run, tmp_path: Path) -> None:
+    kill_at_random(run, tmp_path, tmp_path / "out" / name, moments)
+
+
+def test_kill_9_of_a_small_model(tmp_path: Path) -> None:
+    """Several files; what happens between them is killed one by one in test_replacing.py."""
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((8, 64), dtype=np.float32))
+    run = runs(two_layers(tmp_path), tmp_path, "--check", "fast")
+    kill_at_random(run, tmp_path, tmp_path / "out" / "net.onnx", SOME)
+
+
+def kill_at_random(run: Run, tmp_path: Path, out: Path, moments: int) -> None:
     """Every second kill meets an older artifact that is being replaced."""
-    out = tmp_path / "out" / name
     start = time.monotonic()
     assert run(out) == 0
     whole = time.monotonic() - start
@@ -89,7 +105,8 @@ def test_kill_9(name: str, moments: int, run: Run, tmp_path: Path) -> None:
         if not replaces:
             emptied(out.parent)
         assert run(out, signal.SIGKILL, draw.uniform(0.1, 1.0) * whole) in (0, -signal.SIGKILL)
-        assert complete(out) or not replaces or any(".old.mlc-tmp-" in n for n in names(out.parent))
+        sweep(out.parent)
+        assert complete(out) or not replaces
         assert run(out) == 0
         assert complete(out)
         assert names(out.parent) == left
