@@ -48,7 +48,7 @@ def explain(recipe: str) -> list[str]:
 def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Result]:
     """Compile what a recipe file says, one artifact for each target in the folder `out`; results as they are done.
 
-    `file` may be `-`; `settings` are those of `compiler.Settings` but data and target, which the file names. Errors:
+    `file` may be `-`; `settings` are those of `Settings` but data and target, which the file names. Errors:
     every mistake of the file, and outputs that exist, before any work.
     """
     jobs = jobs_of(file, stdin=sys.stdin)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .backends import artifact, report
@@ -22,30 +22,29 @@ from .backends.legalize import Lowered, legalize
 from .backends.measure import environment
 from .backends.onnx import save as _save
 from .backends.probe import guessed_dims
-from .backends.progress import Silent
 from .backends.report_markdown import to_markdown
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
-from .dsl.data import Data, declare
 from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import open_samples, overlap
+from .dsl.settings import Settings
 from .dsl.strengths import Tried, choose
 from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
-from .ir import errors
 from .ir.core import Module
-from .ir.errors import Code, Diagnostic
-from .ir.progress import Listener
+from .ir.errors import Diagnostic
 from .ir.types import TensorType, UnrankedTensor
 from .passes.base import Context, Pass, PassReport, Plan, plain
+from .passes.budget import allowed
+from .passes.cache import StepCache
 from .passes.instruments import Drift, PrintChanged, SizeDelta, Steps, first_diverging, sizes
 from .passes.pipeline import Instrument, PlannedStep, run
 from .passes.statistics import StreamingStatistics
@@ -53,61 +52,8 @@ from .passes.statistics import StreamingStatistics
 if TYPE_CHECKING:
     from rich.console import Console
 
-CHECKS = ("full", "fast", "none")
 _UNMOVED = 1e-12
-_UNTOLD = ("force", "print_changes", "progress")  # settings that decide nothing about the result
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything about a compilation but the model, the recipe and the output.
-
-    `data` and `eval` are paths, or sources as recipes write them (`npz("x.npz", take=64)`), dicts of arrays, functions.
-    """
-
-    data: Data | None = None
-    eval: Data | None = None
-    labels: str | None = None
-    mask: str | None = None  # the input that marks padding
-    to: str = "ort(cpu)"
-    seed: int = 0
-    threads: int | None = None  # default: the target's
-    max_memory: int | None = None
-    dims: Mapping[str, int] = field(default_factory=dict)
-    check: str = "full"
-    strict: bool = False
-    force: bool = False
-    external: str = "auto"
-    opset: int | None = None
-    metrics: Mapping[str, str] = field(default_factory=dict)  # yours, for bounds: NAME to module:function
-    print_changes: TextIO | None = None
-    progress: Listener = field(default_factory=Silent)  # hears how far the work is
-
-    def __post_init__(self) -> None:
-        if self.check not in CHECKS:
-            raise errors.error(Code.USAGE, f"--check {self.check!r} is unknown", help=f"choose {', '.join(CHECKS)}")
-        if self.external not in ("auto", "always", "never"):
-            raise errors.error(
-                Code.USAGE, f"--external-data {self.external!r} is unknown", help="choose auto, always, never"
-            )
-        whole = {"seed": (self.seed, 0), "threads": (self.threads, 1), "max_memory": (self.max_memory, 1)}
-        for name, (value, low) in (whole | {f"dims[{n!r}]": (size, 1) for n, size in self.dims.items()}).items():
-            if value is not None and (not isinstance(value, int) or value < low):
-                raise errors.error(Code.USAGE, f"{name} = {value!r}", help=f"give a whole number from {low}")
-        for name, given in (("--data", self.data), ("--eval", self.eval)):
-            if given is not None:
-                declare(given, name=name)
-        for name, key in (("labels", self.labels), ("mask", self.mask)):
-            if key is not None and self.data is None and self.eval is None:
-                raise errors.error(Code.USAGE, f"{name} {key!r} of no data", help="give --data or --eval as well")
-
-    def given(self) -> dict[str, Any]:
-        """What differs from the defaults and decides about the result, as JSON data."""
-        usual = vars(Settings())
-        told = {name: value for name, value in vars(self).items() if value != usual[name] and name not in _UNTOLD}
-        told |= {name: declare(told[name]).text for name in ("data", "eval") if name in told}
-        return {name: plain(value) for name, value in told.items()}
 
 
 @dataclass(frozen=True)
@@ -218,6 +164,8 @@ class _Compilation:
             self.warnings.append("calibration runs the whole model, which takes more than --max-memory")
         dims = {**guessed_dims(source, options.dims), **self.judge.binding}
         self.context = _context(source, self.target, self.data, self.eval, options, dims)
+        if program.decides or program.limits:  # steps are tried before they are run
+            self.context = dataclasses.replace(self.context, cache=StepCache(allowed(options.max_memory)))
         self.measuring = Measuring(
             emit=lambda module, path: self._emit(module, path, check="none")[0],
             sizes=lambda module: sizes(module, self.judge.binding),

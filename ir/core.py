@@ -408,6 +408,11 @@ class Module:
 
         return clone_module(self)
 
+    def become(self, other: Module) -> None:
+        """Take over what another module is, which is not used any more; the history stays."""
+        self.graph, self.constants, self.defaults = other.graph, other.constants, other.defaults
+        self.opset, self.opsets, self.meta, self.source = other.opset, other.opsets, other.meta, other.source
+
     def __repr__(self) -> str:
         return f"Module({self.graph!r}, opset {self.opset}, {len(self.constants)} constants)"
 

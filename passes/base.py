@@ -16,7 +16,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from ..ir.options import option as option  # pass authors find the whole contrac
 from ..ir.rewrite import Rewriter
 from .batching import Batching
 from .ports import Data, Progress, Runner, Statistics, Target
+
+if TYPE_CHECKING:
+    from .cache import StepCache
 
 
 class Need(enum.Enum):
@@ -178,6 +181,7 @@ class Context:
     step: int = 0  # position in the recipe
     batching: Batching = field(default_factory=Batching, compare=False, repr=False)  # sizes of batches, tried once
     draft: bool = False  # only costs of the result will be looked at: numbers of the same size need not be the best
+    cache: StepCache | None = field(default=None, compare=False, repr=False)  # what steps made before
 
     def rng(self, *tag: str | int) -> np.random.Generator:
         """A generator keyed by seed, step and `tag`: adding a step never changes another's draws."""
@@ -215,6 +219,7 @@ class Pass(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     effect: ClassVar[Effect]
     after: ClassVar[tuple[str, ...]] = ()  # names of passes that must come earlier when both are in a recipe
+    drafts: ClassVar[bool] = False  # whether it does less work for a draft; others never see that there is one
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):

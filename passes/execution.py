@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..ir import errors
 from ..ir.cleanup import drop_dead
@@ -20,6 +21,7 @@ _SHOWN_REASONS = 3
 def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
     """Plan and apply a pass to `module` itself, drop what became unused, re-type and verify."""
     start = time.perf_counter()
+    ctx = replace(ctx, draft=ctx.draft and step.drafts)
     plan = step.plan(module, ctx)
     if not isinstance(plan, Plan):
         raise TypeError(f"{step.name}.plan returned {type(plan).__name__}, not a Plan")

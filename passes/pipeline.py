@@ -64,12 +64,16 @@ def run(
             watcher.before(index, step, module)
         scope = ctx.scope if step.scope is None else step.scope(module)
         ctx = before(step, module, ctx)
-        report = run_in_place(step.action, module, replace(ctx, step=index, scope=scope))
+        report = _run(step.action, module, replace(ctx, step=index, scope=scope))
         module.history.append(report)
         reports.append(report)
         for watcher in watchers:
             watcher.after(index, step, module, report)
     return tuple(reports)
+
+
+def _run(step: Pass, module: Module, ctx: Context) -> PassReport:
+    return run_in_place(step, module, ctx) if ctx.cache is None else ctx.cache.run(step, module, ctx)
 
 
 def before(step: PlannedStep, module: Module, ctx: Context) -> Context:

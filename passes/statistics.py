@@ -53,19 +53,19 @@ class StreamingStatistics:
 
     def get(self, module: Module, requests: Sequence[Request]) -> Mapping[Request, Any]:
         """One result per request, from the memo or from as few runs as the memory budget allows."""
-        version = _version(module)
-        missing = [r for r in dict.fromkeys(requests) if (version, r) not in self._memo]
+        state = version(module)
+        missing = [r for r in dict.fromkeys(requests) if (state, r) not in self._memo]
         found: dict[Request, list[Any]] = {r: [] for r in missing}
         for group in self._groups(module, missing):
             for part, result in self._run(module, group):
                 found[part.request].append(result)
         for request, results in found.items():
-            self._memo[version, request] = results[0] if len(results) == 1 else _channels(request).join(results)
-        return {r: self._memo[version, r] for r in requests}
+            self._memo[state, request] = results[0] if len(results) == 1 else _channels(request).join(results)
+        return {r: self._memo[state, r] for r in requests}
 
     def remember(self, module: Module, question: Hashable, answer: Callable[[], Item]) -> Item:
         """What `answer` found for this version of a module, asked only once: for what passes measure themselves."""
-        key = (_version(module), question)
+        key = (version(module), question)
         if key not in self._answers:
             self._answers[key] = answer()
         found: Item = self._answers[key]
@@ -193,5 +193,6 @@ def _bytes(value: Value, dims: Mapping[str, int] = MappingProxyType({})) -> int:
     return 1 << 20 if elements is None else value.type.dtype.nbytes(elements)
 
 
-def _version(module: Module) -> str:
+def version(module: Module) -> str:
+    """What is the same for modules of the same text and constants only."""
     return hashlib.sha256(print_module(module, digests=True).encode()).hexdigest()

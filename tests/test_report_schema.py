@@ -19,7 +19,7 @@ from kit.two_layers import samples, two_layers
 
 import mlc
 from mlc.backends.report import SCHEMA
-from mlc.compiler import Settings
+from mlc.dsl.settings import Settings
 from mlc.passes.base import SkipCode
 
 TEXT = (files("mlc.backends") / SCHEMA).read_text("utf-8")

@@ -57,6 +57,7 @@ class WeightOnly(Pass):
 
     effect: ClassVar[Effect] = ROUNDING
     after: ClassVar[tuple[str, ...]] = ("simplify", "prune", "absorb", "equalize", "smooth")
+    drafts: ClassVar[bool] = True
 
     block: int = option(32, unit="int", choices=(0, *BLOCKS), doc=BLOCK_DOC)
     embedding_block: int = option(128, unit="int", choices=BLOCKS, doc="the same, for embedding tables")
