@@ -64,7 +64,7 @@ class Code(enum.Enum):
     USAGE = ("E0804", "wrong use of a command or function")
     RUNTIME = ("E0805", "the runtime refuses the model")
     FORMAT = ("E0806", "a file of a newer format")
-    BROKEN_PASS = ("E0807", "an installed pass that cannot be used")
+    BROKEN_PASS = ("E0807", "a pass of yours, or of a package, that cannot be used")
     MEMORY = ("E0808", "out of memory")
 
     @property

@@ -33,6 +33,7 @@ EXAMPLES = {
     "correct_bias": "mnist_cnn",
     "fp16": "mobilenet_v2",
     "sensitivity": "mnist_cnn",
+    "own_pass": "minilm",
 }
 
 
@@ -93,6 +94,10 @@ def test_the_pass_of_the_guide_works_as_printed(tmp_path: Path, monkeypatch: pyt
     assert not np.array_equal(expected, found)
     np.testing.assert_allclose(expected, found, atol=0.05 * float(np.abs(expected).max()))
     sys.modules.pop("my_passes", None)
+    used, *_ = blocks(ROOT / "docs" / "writing-a-pass.md", "text")
+    (tmp_path / "edge.mlc").write_text(used)
+    report = mlc.compile(tmp_path / "model.onnx", str(tmp_path / "edge.mlc")).report
+    assert [step["text"] for step in report["steps"]][1] == "round_weights(bits=6)"
 
 
 def test_every_pass_has_its_page_and_its_example() -> None:

@@ -112,6 +112,26 @@ METRICS = (
     Case("metric: memory of numbers that no file holds", models.BFLOATS),
 )
 
+_MARK = _PASS.replace("NEEDS", "")
+
+
+def _passes(title: str, text: str, recipe: str = "recipe a = m.mine + simplify") -> Case:
+    files = {"x.mlc": f'use "p.py" as m\n{recipe}\n', "p.py": text}
+    return Case(f"passes: {title}", "mlc compile net.onnx -r x.mlc", files)
+
+
+PASSES = (
+    _passes("raises", "import a_package_that_is_not_installed\n"),
+    _passes("none in the file", "x = 1\n"),
+    _passes("no subclass", "class Mine:\n    name = 'mine'\n    plan = apply = print\n"),
+    _passes("a flaw", _MARK.replace("def apply", "def aply")),
+    _passes("two of one name", _MARK + _MARK[_MARK.index("@") :].replace("class Mine", "class Other")),
+    _passes("mistyped", _MARK, "recipe a = m.min(10%)"),
+    _passes("the file itself", _MARK, "recipe a = m"),
+    _passes("no such file", _MARK, 'use "q.py"\nrecipe b = q.mine'),
+    _recipe("passes: without a file", "m.mine + fp16"),
+)
+
 MODELS = (
     _model("model: domain mlc", "mlc inspect m.onnx", models.internal_domain),
     _model("model: training graphs", "mlc inspect m.onnx", models.training),
@@ -263,4 +283,4 @@ PYTHON = (
     Case("python: an operator of mlc in a file", models.INTERNAL),
 )  # fmt: skip
 
-CASES = (*COMMANDS, *METRICS, *MODELS, *RECIPES, *DATA, *PYTHON)
+CASES = (*COMMANDS, *METRICS, *PASSES, *MODELS, *RECIPES, *DATA, *PYTHON)

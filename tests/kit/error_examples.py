@@ -405,9 +405,10 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         Code.BROKEN_PASS,
-        "A package registers a pass that cannot be used. The passes of mlc and of others still work.",
+        "A package registers a pass that cannot be used, or a recipe uses such a file. The passes of mlc and of "
+        "others still work.",
         "mlc passes thin",
-        "Correct that package, or uninstall it.",
+        "Correct that package, or uninstall it; correct the file ([writing a pass](writing-a-pass.md)).",
         given="A package registers `thin`, and importing it fails.",
         prepare=_installed,
     ),
