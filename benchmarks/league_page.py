@@ -1,0 +1,200 @@
+"""Rows of the league, who is ahead where, and the page that says so.
+
+A row counts when its file runs and keeps the floor of its task (league.toml). A peer's row is *met* when one row of
+mlc, of the same model and task, is as good in every respect at once: quality (not above the upper end of our interval),
+size (within 2 %), speed (its lower end not above our upper end, or within 3 %) and, for exact tasks, nodes. What is not
+met is ahead; league.toml then has to say why and what follows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import markdown
+from quantize_measures import Interval
+
+OWN = "own"
+SAME_SIZE, SAME_SPEED = 0.98, 1.03
+COLUMNS = ("model", "task", "tool", "setting", "quality", "speedup", "MiB", "nodes", "CPU s", "peak MiB", "verdict")
+TITLES = {"simplify": "Nothing may change", "int8": "8 bits", "int4": "4-bit weights", "prune": "Half of the units"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting of one tool on one model; `why` says why there is no result."""
+
+    model: str
+    task: str
+    peer: str
+    setting: str
+    size: float = 0.0
+    nodes: int = 0
+    quality: Interval | None = None
+    speed: Interval | None = None
+    cpu: float = 0.0
+    peak: float = 0.0
+    why: str = ""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.model, self.task, self.peer, self.setting
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> Entry:
+        names = {f.name for f in dataclasses.fields(Entry)}
+        known = {name: value for name, value in found.items() if name in names}
+        for name in ("quality", "speed"):
+            known[name] = Interval(**known[name]) if known[name] else None
+        return Entry(**known)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Where a row of a peer is ahead of the nearest row of ours."""
+
+    entry: Entry
+    against: Entry | None
+    respects: tuple[str, ...]
+
+    def __str__(self) -> str:
+        e = self.entry
+        return f"{e.peer} ({e.setting}) on {e.model}, {e.task}: {', '.join(self.respects)}"
+
+
+def floor(plan: Mapping[str, Any], entry: Entry) -> float:
+    floors = plan["floors"][entry.task]
+    return float(floors.get(entry.model, floors.get("*", float("-inf"))))
+
+
+def ordered(entries: Iterable[Entry], plan: Mapping[str, Any], models: Sequence[str]) -> list[Entry]:
+    """As in the tables of models and settings; rows whose setting is no longer there are left out."""
+    everyone = {OWN: plan["own"], **plan["peers"]}
+    places = [(m, t, p, s) for m in models for t in TITLES for p in everyone for s in everyone[p].get(t, ())]
+    found = {e.key: e for e in entries}
+    return [found[key] for key in places if key in found]
+
+
+def counts(plan: Mapping[str, Any], entry: Entry) -> bool:
+    """Whether the row is a result at all."""
+    return entry.quality is not None and entry.quality.value >= floor(plan, entry)
+
+
+def ahead(entry: Entry, own: Entry) -> tuple[str, ...]:
+    """The respects in which a row is better than one of ours; both count."""
+    assert entry.quality and entry.speed and own.quality and own.speed
+    exact = entry.task == "simplify"
+    found = {
+        "quality": not exact and entry.quality.value > own.quality.high,
+        "size": entry.size < SAME_SIZE * own.size,
+        "speed": entry.speed.low > own.speed.high and entry.speed.value > SAME_SPEED * own.speed.value,
+        "nodes": exact and entry.nodes < own.nodes,
+    }
+    return tuple(name for name, better in found.items() if better)
+
+
+def lead(entry: Entry, entries: Sequence[Entry], plan: Mapping[str, Any]) -> Lead | None:
+    """None where one row of ours is as good in every respect."""
+    ours = [e for e in entries if e.peer == OWN and (e.model, e.task) == (entry.model, entry.task) and counts(plan, e)]
+    if not ours:
+        return Lead(entry, None, ("result",))
+    nearest = min(ours, key=lambda own: len(ahead(entry, own)))
+    respects = ahead(entry, nearest)
+    return Lead(entry, nearest, respects) if respects else None
+
+
+def reason(found: Lead, plan: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """What league.toml says of a lead: the first entry whose patterns fit and whose respects cover it."""
+    e = found.entry
+    named = {"model": e.model, "task": e.task, "peer": e.peer, "setting": e.setting}
+    for known in plan.get("reasons", ()):
+        fits = all(fnmatch.fnmatchcase(value, known.get(key, "*")) for key, value in named.items())
+        if fits and set(found.respects) <= set(known["respects"]):
+            return dict(known)
+    return None
+
+
+def cells(entry: Entry, plan: Mapping[str, Any]) -> list[str]:
+    """A row from the tool on, without the verdict on others."""
+    title = "mlc" if entry.peer == OWN else plan["peers"][entry.peer]["title"]
+    setting = f"`{entry.setting}`"
+    spent = [f"{entry.cpu:.1f}", f"{entry.peak:.0f}"]
+    if entry.quality is None or entry.speed is None:
+        size = [f"{entry.size:.2f}", str(entry.nodes)] if entry.size else ["", ""]
+        return [title, setting, "", "", *size, *spent, entry.why]
+    digits = ".4f" if abs(entry.quality.value) <= 1 and entry.model == "minilm" and entry.task != "simplify" else ".2f"
+    verdict = "" if counts(plan, entry) else "below the floor"
+    return [title, setting, f"{entry.quality:{digits}}", f"{entry.speed:.2f}", f"{entry.size:.2f}", str(entry.nodes),
+            *spent, verdict]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    entries: Sequence[Entry]
+    plan: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    def unexplained(self) -> list[str]:
+        return [str(found) for found in self._leads().values() if reason(found, self.plan) is None]
+
+    def _leads(self) -> dict[tuple[str, ...], Lead]:
+        peers = [e for e in self.entries if e.peer != OWN and counts(self.plan, e)]
+        found = {e.key: lead(e, self.entries, self.plan) for e in peers}
+        return {key: one for key, one in found.items() if one is not None}
+
+    def text(self) -> str:
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        yield from self.plan["page"]["intro"].strip().splitlines()
+        yield from ("", "## In short", "", *self._summary(), "", "## Where a peer is ahead", "", *self._behind())
+        for task, title in TITLES.items():
+            yield from ("", f"## {title}: `{task}`")
+            for model in dict.fromkeys(e.model for e in self.entries if e.task == task):
+                yield from ("", f"### {model}", "", *self._table(model, task))
+        yield from ("", "## How it was measured", "", *self.plan["page"]["method"].strip().splitlines(), "")
+        yield from (f"- {peer['title']}: {', '.join(peer['requirements'])}" for peer in self.plan["peers"].values())
+        yield from ("", " ".join(f"{name} {value};" for name, value in self.environment.items()).rstrip(";"))
+
+    def _table(self, model: str, task: str) -> Iterator[str]:
+        leads = self._leads()
+        yield markdown.head(*COLUMNS[2:])
+        for entry in (e for e in self.entries if (e.model, e.task) == (model, task)):
+            shown = cells(entry, self.plan)
+            found = leads.get(entry.key)
+            if found is not None:
+                shown[-1] = f"ahead: {', '.join(found.respects)}"
+            yield markdown.row(shown)
+
+    def _summary(self) -> Iterator[str]:
+        yield markdown.head("tool", "runs", "no usable file", "below the floor", "met by one row of mlc", "ahead")
+        leads = self._leads()
+        for name, peer in self.plan["peers"].items():
+            mine = [e for e in self.entries if e.peer == name]
+            usable = [e for e in mine if counts(self.plan, e)]
+            failed = sum(e.quality is None for e in mine)
+            over = sum(e.key in leads for e in usable)
+            yield markdown.row(
+                [peer["title"], len(mine), failed, len(mine) - failed - len(usable), len(usable) - over, over]
+            )
+        ours = [e for e in self.entries if e.peer == OWN]
+        failed, usable = sum(e.quality is None for e in ours), sum(counts(self.plan, e) for e in ours)
+        yield markdown.row(["mlc", len(ours), failed, len(ours) - failed - usable, "", ""])
+
+    def _behind(self) -> Iterator[str]:
+        yield markdown.head("model, task", "who", "ahead in", "than", "reason", "plan")
+        for found in self._leads().values():
+            said = reason(found, self.plan) or {"reason": "", "plan": ""}
+            e, nearest = found.entry, found.against
+            title = self.plan["peers"][e.peer]["title"]
+            than = f"`{nearest.setting}`" if nearest else "no row of ours"
+            yield markdown.row(
+                [f"{e.model}, {e.task}", f"{title}, `{e.setting}`", ", ".join(found.respects), than, said["reason"],
+                 said["plan"]]
+            )  # fmt: skip
