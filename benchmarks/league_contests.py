@@ -156,7 +156,7 @@ def sentences(name: str, title: str, _: Path) -> Contest:
         return measures.mean(measures.cosines(wanted, quantize_minilm.embeddings(Session(path), rows)))
 
     exact = decibels(source, rows[:JUDGES])
-    tasks, timed = ("simplify", "int8", "int4"), quantize_minilm.words(128)
+    tasks, timed = ("simplify", "int8", "int4", "prune"), quantize_minilm.words(128)
     return Contest(name, title, "cosine", source, found.calibrate, timed, judge, exact, tasks, found.mask)
 
 
