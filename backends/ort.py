@@ -116,11 +116,12 @@ def _open(model: str | os.PathLike[str] | bytes | Module, options: ort.SessionOp
 def _open_module(module: Module, options: ort.SessionOptions, name: str) -> Any:
     from .onnx import save, to_proto
 
-    if sum(v.constant.nbytes for v in module.constants.values() if v.constant is not None) < _LARGE:
+    stored = (*(v.constant for v in module.constants.values() if v.constant is not None), *module.defaults.values())
+    if sum(constant.nbytes for constant in stored) < _LARGE:
         return _open(to_proto(module).SerializeToString(deterministic=True), options, name)
     with scratch("mlc-ort") as folder:
         path = folder / "model.onnx"
-        save(module, path)
+        save(module, path, external="always")  # the runtime maps weights that lie apart, and reads others into memory
         return _open(path, options, name)
 
 

@@ -12,9 +12,11 @@ from kit.broken_models import good, model, value
 from kit.net import Net
 from onnx import TensorProto, helper
 
+from mlc.backends import ort
 from mlc.backends.onnx import save, to_proto
 from mlc.backends.ort import Session
 from mlc.frontends.onnx import load
+from mlc.ir.constants import Constant
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
 
@@ -27,6 +29,29 @@ def net() -> Net:
     made.output(made.op("MatMul", [x, made.const(np.float32([[1, 2], [3, 4]]), "w")]), "second")
     made.output(made.op("Neg", [x]), "first")
     return made
+
+
+def test_large_modules_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of constants and of defaults lie in a file that the runtime maps, and that has no name any more."""
+    monkeypatch.setattr(ort, "_LARGE", 1 << 20)
+    made = Net()
+    x, w = made.input("x", DType.F32, "N", 512), made.input("w", DType.F32, 512, 512)
+    made.output(made.op("MatMul", [x, w]), "y")
+    values = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    made.module.defaults["w"] = Constant.of(values)
+    before = _mapped()
+    session = Session(made.module)
+    assert _mapped() - before >= values.nbytes
+    rows = values[:3]
+    assert np.array_equal(session.run({"x": rows})["y"], session.run({"x": rows, "w": values})["y"])
+    assert not session.run({"x": rows, "w": np.zeros_like(values)})["y"].any(), "a default can be replaced"
+
+
+def _mapped() -> int:
+    """Bytes of files of ours that are mapped and deleted."""
+    lines = [x.split() for x in Path("/proc/self/maps").read_text().splitlines() if "mlc-ort" in x and "deleted" in x]
+    ends = [x[0].split("-") for x in lines]
+    return sum(int(end, 16) - int(start, 16) for start, end in ends)
 
 
 def test_paths_bytes_and_modules_are_one(tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ from mlc.ir.core import Module
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import Code, MlcError
 from mlc.ir.quant import QSpec, dequantize, grid, quantize
+from mlc.ir.quant_blocks import quantize_constant
 from mlc.ir.rewrite import Rewriter
 from mlc.ir.types import TensorType
 from mlc.passes.base import Context
 from mlc.passes.instruments import drift
 from mlc.passes.linear import linear_of
-from mlc.passes.quantize.probe import Probe, affordable
+from mlc.passes.quantize.int8.codes import quantize_channels
+from mlc.passes.quantize.probe import Coded, Probe, affordable
 
 U8 = QSpec(8, False, False)
 
@@ -285,18 +287,92 @@ def test_memory_limits_the_samples() -> None:
     assert Probe(module, context({"x": rows}, max_memory=1), []).samples == 1
 
 
-@pytest.mark.parametrize("limit", [1, 4 * 700, None])
-def test_memory_limits_the_weights_that_are_held(limit: int | None) -> None:
-    """The others are read again for every question; answers are the same."""
+def coded(module: Module, name: str, spec: QSpec) -> tuple[Coded, np.ndarray]:
+    """A weight in codes, and the floats that they stand for."""
+    constant = module.constants[name].constant
+    assert constant is not None
+    per_channel = not spec.block and spec.symmetric
+    made = quantize_channels(constant, spec.axis, spec.bits) if per_channel else quantize_constant(constant, spec)
+    zero = made.zero.array() if made.zero is not None else None
+    return Coded(made, spec), dequantize(made.codes.array(), made.scale.array().astype(np.float32), zero, spec)
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F16])
+@pytest.mark.parametrize(
+    "spec",
+    [QSpec(8, True, True, 0), QSpec(7, True, True, 1), QSpec(8, True, True), QSpec(4, False, False, 0, 16)],
+    ids=str,
+)
+def test_codes_are_what_they_stand_for(spec: QSpec, dtype: DType) -> None:
+    """The same number as with the floats in place of the weight, one by one and together."""
+    net = Layers()
+    made = net.input("x", dtype, "N", 32)
+    for name in ("first", "second"):
+        values = np.random.default_rng(len(name)).normal(size=(32, 32)).astype(dtype.numpy)
+        made = net.op("MatMul", [made, net.const(values, name)])
+    module = net.done(made)
+    ctx = context({"x": np.random.default_rng(1).normal(size=(6, 32)).astype(dtype.numpy)})
+    found = {name: coded(module, name, spec) for name in ("first", "second")}
+    probe = Probe(module, ctx, [], codes={name: codes for name, (codes, _) in found.items()})
+    assert probe.damage() == 0.0
+    asked = [["first"], ["second"], ["first", "second"]]
+    damages = [probe.damage(codes=names) for names in asked]
+    for names, damage in zip(asked, damages):
+        assert damage == probe.damage({name: found[name][1] for name in names}) > 0
+    assert damages[0] != damages[1]
+    assert probe.damage() == 0.0, "nothing is remembered"
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_codes_in_every_kind_of_network(name: str) -> None:
+    module, feeds = NETS[name]()
+    whole = Samples({k: np.asarray(v)[None] for k, v in feeds.items()}, whole=True)
+    found = {w: coded(module, w, QSpec(4, True, True, 0)) for w in weights(module)}
+    probe = Probe(
+        module, Context(data=whole, runner=OrtRunner()), [], codes={w: codes for w, (codes, _) in found.items()}
+    )
+    assert probe.damage() == 0.0
+    for weight, (_, floats) in found.items():
+        assert probe.damage(codes=[weight]) == probe.damage({weight: floats})
+    assert probe.damage(codes=list(found)) == probe.damage({w: floats for w, (_, floats) in found.items()})
+
+
+def test_a_question_may_bring_grids() -> None:
     module, feeds = mlp()
-    names = weights(module)
-    probe = Probe(module, context(feeds, max_memory=limit), names, samples=1)
-    held = sum(a.nbytes for a in probe._held.values())
-    assert held <= (2**30 if limit is None else limit // 4)
-    assert len(probe._held) == {1: 0, 4 * 700: 1, None: 2}[limit]
-    changed = {names[0]: coarse(array(module, names[0]))}
-    free = Probe(module, context({k: v[:1] for k, v in feeds.items()}), names)
-    assert probe.damage(changed) == free.damage(changed) > 0
+    ctx = context(feeds)
+    first, second = (dict.fromkeys(activations(module), (scale, 120)) for scale in (0.05, 0.3))
+    probe = Probe(module, ctx, [], first)
+    own = probe.damage(activations=list(first))
+    assert probe.damage(activations=second) == Probe(module, ctx, [], second).damage(activations=list(second)) > own
+    assert probe.damage(activations=first) == own == probe.damage(activations=list(first)), "nothing is remembered"
+
+
+@dataclass
+class Weighing:
+    """Notes how much is handed to a run."""
+
+    fed: list[int] = field(default_factory=list)
+
+    def prepare(self, module: Module, taps: Sequence[str] = ()) -> Any:
+        ready = OrtRunner().prepare(module, taps)
+
+        class Noting:
+            def run(_, feeds: Any) -> dict[str, Any]:
+                self.fed.append(sum(np.asarray(a).nbytes for a in feeds.values()))
+                return ready.run(feeds)
+
+        return Noting()
+
+
+def test_weights_stay_where_they_are() -> None:
+    """The runtime holds them: a question hands over a sample and what it rounds, and nothing as large as a weight."""
+    module, feeds = mlp(hidden=512)
+    runner, names = Weighing(), weights(module)
+    codes = {name: coded(module, name, QSpec(8, True, True, 1))[0] for name in names}
+    probe = Probe(module, Context(data=Samples(feeds), runner=runner), [], codes=codes, samples=1)
+    probe.damage(codes=names)
+    assert max(runner.fed) < 100 < min(array(module, name).nbytes for name in names)
+    assert not any(isinstance(v, np.ndarray) and v.nbytes > 100 for v in vars(probe).values())
 
 
 @dataclass
@@ -332,6 +408,8 @@ def test_what_is_odd_is_refused() -> None:
         (lambda: Probe(module, ctx, [], {module.graph.output_names[0]: (1.0, 0)}), "no operator reads"),
         (lambda: Probe(module, ctx, []).damage({name: array(module, name)}), "was not opened"),
         (lambda: Probe(module, ctx, []).damage(activations=["x"]), "has no grid"),
+        (lambda: Probe(module, ctx, []).damage(activations={"x": (1.0, 0)}), "has no grid"),
+        (lambda: Probe(module, ctx, [name]).damage(codes=[name]), "has no codes"),
     ]
     for build, message in cases:
         with pytest.raises(MlcError, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,13 +47,22 @@ class Calibration:
 def calibrate(module: Module, placement: Placement, observer: str, ctx: Context) -> Calibration:
     """The ranges of all classes. With the observer `auto` those among `CHOICES` with which rounding all activations
     does the least damage to the outputs (1 - cosine, probe.py)."""
+    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory, progress=ctx.progress)
+    within = replace(ctx, stats=stats)
+    places = tuple(
+        (tuple(v.name for v in c.values), tuple(v.name for v in c.sources), c.bound) for c in placement.classes
+    )
+    question = ("calibration", observer, places, tuple(op.results[0].name for op in placement.glue))
+    return stats.remember(module, question, lambda: _calibrate(module, placement, observer, within))
+
+
+def _calibrate(module: Module, placement: Placement, observer: str, ctx: Context) -> Calibration:
     names = CHOICES if observer == "auto" else (observer,)
     found = _observe(module, placement.classes, names, ctx)
     first = names[0]
     if len(names) == 1 or not placement.classes or not all(r.known for ranges in found.values() for r in ranges):
         return Calibration(first, found[first])
-    samples = affordable(module, ctx, len(names), most=_SAMPLES)
-    damage = {name: _damage(module, placement, ranges, ctx, samples) for name, ranges in found.items()}
+    damage = _damage(module, placement, found, ctx)
     best = min(names, key=damage.__getitem__)
     return Calibration(best, found[best], damage)
 
@@ -62,10 +71,10 @@ def _observe(
     module: Module, classes: Sequence[GridClass], names: Sequence[str], ctx: Context
 ) -> dict[str, tuple[Range, ...]]:
     """The range of every class by every observer, in one set of streaming runs."""
-    stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory, progress=ctx.progress)
+    assert ctx.stats is not None
     values = dict.fromkeys(v.name for c in classes for v in c.sources)
     requests = {(name, value): OBSERVERS[name].request(value) for name in names for value in values}
-    found = stats.get(module, list(requests.values()))
+    found = ctx.stats.get(module, list(requests.values()))
 
     def cover(name: str, members: GridClass) -> Range:
         results = [found[requests[name, v.name]] for v in members.sources]
@@ -75,11 +84,15 @@ def _observe(
     return {name: tuple(cover(name, c) for c in classes) for name in names}
 
 
-def _damage(module: Module, placement: Placement, ranges: Sequence[Range], ctx: Context, samples: int) -> float:
-    """1 - cosine of the outputs with all activations rounded, and the weights as they are."""
-    made = {g.value: (g.scale, g.zero) for g in probed(placement, ranges)}
-    probe = Probe(module, ctx, (), made, glue=[op.results[0].name for op in placement.glue], samples=samples)
-    return probe.damage(activations=tuple(made))
+def _damage(
+    module: Module, placement: Placement, found: Mapping[str, Sequence[Range]], ctx: Context
+) -> dict[str, float]:
+    """1 - cosine of the outputs with all activations rounded on the ranges of every observer, weights as they are."""
+    made = {name: {g.value: (g.scale, g.zero) for g in probed(placement, ranges)} for name, ranges in found.items()}
+    glue = [op.results[0].name for op in placement.glue]
+    samples = affordable(module, ctx, len(made), most=_SAMPLES)
+    probe = Probe(module, ctx, (), next(iter(made.values())), glue=glue, samples=samples)
+    return {name: probe.damage(activations=grids) for name, grids in made.items()}
 
 
 def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid]:

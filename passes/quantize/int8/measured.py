@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from ....ir.core import Module, Op, Value
 from ....ir.dims import evaluate
-from ....ir.quant import dequantize
 from ....ir.types import TensorType
 from ...base import Context
-from ...ports import Array, Form
+from ...ports import Form
 from ..choice import ASSUMED, ROUNDS, Choice, Option, choose
-from ..probe import SAMPLES, Probe, affordable
+from ..probe import SAMPLES, Coded, Probe, affordable
 from ..shares import shares
 from ..weights import Reader
 from .codes import quantize_channels, symmetric
@@ -88,10 +85,10 @@ class _Work:
     def probe(self) -> Probe:
         dynamic = {_data(r).name for ways in self.ways for forms in ways for r, f in forms.items() if f == "dynamic"}
         grids = {**dict.fromkeys(sorted(dynamic), (1.0, 0)), **self.grids}
-        weights = [c.weight.name for c in self.found]
+        codes = {c.weight.name: self._coded(c) for c in self.found}
         glue = [op.results[0].name for op in self._fastest.glue]
         samples = max(self._few, affordable(self.module, self.ctx, 1 + ROUNDS, most=_TOGETHER))
-        return Probe(self.module, self.ctx, weights, grids, glue=glue, samples=samples)
+        return Probe(self.module, self.ctx, (), grids, codes=codes, glue=glue, samples=samples)
 
     @cached_property
     def _few(self) -> int:
@@ -127,10 +124,10 @@ class _Work:
 
     def together(self, picked: Sequence[int]) -> float:
         forms = self.forms(picked)
-        weights = {c.weight.name: self._rounded(i) for i, c in enumerate(self.found) if self.ways[i][picked[i]]}
+        codes = [c.weight.name for i, c in enumerate(self.found) if self.ways[i][picked[i]]]
         coded = [v.name for members in self.place(forms).classes for v in members.values if v.name in self.grids]
         dynamic = {_data(r).name for r, form in forms.items() if form == "dynamic"}
-        return self.probe.damage(weights, coded, dynamic - set(coded))
+        return self.probe.damage(None, coded, dynamic - set(coded), codes=codes)
 
     def alone(self, site: int, option: int) -> float:
         forms = self.ways[site][option]
@@ -169,8 +166,7 @@ class _Work:
         """The damage of every rounded weight."""
 
         def measure(sites: Sequence[int]) -> float:
-            rounded = {self.found[i].weight.name: self._rounded(i) for i in sites}
-            return self.probe.damage(rounded, samples=self._few)
+            return self.probe.damage(codes=[self.found[i].weight.name for i in sites], samples=self._few)
 
         return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED, self._tell("damage of weights"))
 
@@ -192,14 +188,11 @@ class _Work:
         progress = self.ctx.progress
         return lambda done, total: progress.advance(what, done, total) if progress is not None else None
 
-    def _rounded(self, site: int) -> Array:
-        """The weight as its codes say it."""
-        candidate = self.found[site]
+    def _coded(self, candidate: Candidate) -> Coded:
         axis = candidate.axis if self.per_channel else None
         integer = any(f in ("static", "dynamic") for forms in candidate.forms.values() for f in forms)
         bits = self.ctx.target.weight_bits if integer and self.ctx.target is not None else 8
-        made = quantize_channels(candidate.constant, axis, bits)
-        return dequantize(made.codes.array(), made.scale.array().astype(np.float32), None, symmetric(bits, axis))
+        return Coded(quantize_channels(candidate.constant, axis, bits), symmetric(bits, axis))
 
 
 def _data(reader: Reader) -> Value:
