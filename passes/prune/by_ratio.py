@@ -35,12 +35,13 @@ def plan_by_ratio(
 ) -> PrunePlan:
     """Which units of every group go. A group whose sizes cannot follow is left out, and the rest allotted again."""
     assert step.ratio is not None
-    scores, told = score(step.criterion, module, axes, groups, ctx)
     work = Work(module, axes, ctx.dims) if step.allocation == "flops" else None
     own, overridden = _own_ratios(step, module, groups)
+    idle = step.ratio == 0 and not any(own.values())  # a search asks for this first: nothing needs scores
+    scores, told = ({}, []) if idle else score(step.criterion, module, axes, groups, ctx)
     while True:
         demand = Demand(groups, scores, step.ratio, step.multiple, own, work)
-        kept = ALLOCATIONS[step.allocation](demand)
+        kept = {} if idle else ALLOCATIONS[step.allocation](demand)
         kept = {c: units for c, units in kept.items() if len(units) < _size(groups, c)}
         try:
             twin, changed = _trial(module, kept, step.name)
