@@ -119,9 +119,17 @@ def _why(status: int, log: Sequence[str], out: Path) -> str:
     return f"exit {status}: {short(told[-1])}"
 
 
-def short(text: str, most: int = 140) -> str:
+#: What says nothing that the table does not: where an error was raised, by whom, and our own advice.
+_PREAMBLE = re.compile(
+    r"^error\[\w+\]: ONNX Runtime cannot \w+ \S+ |\[ONNXRuntimeError\] : \d+ : \w+ : | = help: .*$"
+    r"|Non-zero status code returned while running (?=\w+ node)|Name:'[^']*' Status Message: (\S+\.(cc|h):\d+ [^)]*\))?"
+)
+
+
+def short(text: str, most: int = 200) -> str:
     """A message on one line of a table, without paths of this machine."""
-    text = re.sub(r"(/[\w.+-]+){2,}/", ".../", text).replace("|", "/")
+    text = re.sub(r"\s+", " ", re.sub(r"(/[\w.+-]+){2,}/", ".../", text).replace("|", "/"))
+    text = _PREAMBLE.sub("", text).strip()
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
