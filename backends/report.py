@@ -133,18 +133,22 @@ def _not_done(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Skipped sites grouped by step and reason, the most frequent first."""
     lines = []
     for number, step in enumerate(steps, start=1):
-        groups = skip_groups(step)
-        for group in groups[:_SHOWN_SKIPS]:
-            site = group.sites[0]
-            first = site if len(site) <= _LONGEST_SITE else f"{site[:_LONGEST_SITE]}..."
-            example = first if len(group.sites) == 1 else f"{len(group.sites)} sites, e.g. {first}"
-            advice = f" ({group.what_to_do})" if group.what_to_do else ""
-            lines.append(f"not done by {step['name']}: {example}: {group.code}: {group.why}{advice}")
-        rest = sum(len(group.sites) for group in groups[_SHOWN_SKIPS:])
-        if rest:
-            lines.append(f"not done by {step['name']}: {rest} more sites, listed in the report file")
+        lines += [f"not done by {step['name']}: {line}" for line in skip_lines(step, "listed in the report file")]
         lines += [f"step {number}, {step['name']}: {note}" for note in step["notes"]]
     return lines
+
+
+def skip_lines(step: Mapping[str, Any], where: str) -> list[str]:
+    """What a step left alone, a line for every reason; `where` the rest can be read."""
+    lines, groups = [], skip_groups(step)
+    for group in groups[:_SHOWN_SKIPS]:
+        site = group.sites[0]
+        first = site if len(site) <= _LONGEST_SITE else f"{site[:_LONGEST_SITE]}..."
+        example = first if len(group.sites) == 1 else f"{len(group.sites)} sites, e.g. {first}"
+        advice = f" ({group.what_to_do})" if group.what_to_do else ""
+        lines.append(f"{example}: {group.code}: {group.why}{advice}")
+    rest = sum(len(group.sites) for group in groups[_SHOWN_SKIPS:])
+    return [*lines, f"{rest} more sites, {where}"] if rest else lines
 
 
 @dataclass(frozen=True)
