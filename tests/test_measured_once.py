@@ -73,8 +73,8 @@ def test_other_questions_are_asked(tmp_path: Path) -> None:
     for step, module in (
         (Prune(ratio=0.5, criterion="activation", reconstruct="off"), source),
         (Prune(ratio=0.5, reconstruct="off"), pruned),
-        (Int8(damage=1e-9, observer="minmax"), source),
-        (Int8(damage=1e-9, observer="percentile"), source),
+        (Int8(mode="static", observer="minmax"), source),
+        (Int8(mode="static", observer="percentile"), source),
         (Int8(damage=1e-9, observer="percentile", per_channel=False), source),
     ):
         before = runner.runs
