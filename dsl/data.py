@@ -21,6 +21,7 @@ from ..frontends.data.samples import Samples
 from ..frontends.data.source import Selection, Source
 from ..frontends.data.table import SOURCES, source_at
 from ..ir.core import Module
+from ..ir.demands import Demands
 from ..ir.errors import Code, Diagnostic, MlcError, error
 from ..ir.types import Type
 from . import syntax as ast
@@ -63,8 +64,10 @@ class Declared:
 
     def open(self, model: Module | Mapping[str, Type]) -> Samples:
         """The samples for a model. Errors: NOT_FOUND, BAD_DATA."""
-        inputs = {v.name: v.type for v in model.graph.inputs} if isinstance(model, Module) else model
-        return Samples.open(self.source, self.selection, inputs, self.text)
+        if not isinstance(model, Module):
+            return Samples.open(self.source, self.selection, model, self.text)
+        inputs = {v.name: v.type for v in model.graph.inputs}
+        return Samples.open(self.source, self.selection, inputs, self.text, Demands(model))
 
 
 #: What data may be given as: a path or the text of a source, or from Python a source, arrays, or a function.

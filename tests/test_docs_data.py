@@ -27,16 +27,17 @@ def cnn(path: Path) -> None:
 
 
 def bert(path: Path) -> None:
-    """A table of embeddings, masked."""
+    """A table of embeddings, masked, and their mean."""
     table = np.random.default_rng(0).standard_normal((5, 8), dtype=np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["e"]),
         helper.make_node("Cast", ["attention_mask"], ["m"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["m", "last"], ["u"]),
-        helper.make_node("Mul", ["e", "u"], ["y"]),
+        helper.make_node("Mul", ["e", "u"], ["masked"]),
+        helper.make_node("ReduceMean", ["masked", "words"], ["y"], keepdims=0),
     ]
     inputs = {name: (TensorProto.INT64, ["N", "S"]) for name in ("input_ids", "attention_mask")}
-    _save(path, nodes, {"table": table, "last": np.array([-1])}, inputs, ["N", "S", 8])
+    _save(path, nodes, {"table": table, "last": np.array([-1]), "words": np.array([1])}, inputs, ["N", 8])
 
 
 def _save(path: Path, nodes: list[Any], tensors: dict[str, Any], inputs: dict[str, Any], output: list[Any]) -> None:
@@ -84,5 +85,5 @@ def test_the_view_of_the_page_is_what_the_command_prints(
 ) -> None:
     assert run(commands()[0]) == 0
     printed = re.sub(r"sha256 \w+", "sha256 ...", capsys.readouterr().out)  # an archive holds the time of writing
-    (shown,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    shown = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
     assert shown == "".join(f"{line.rstrip()}\n" for line in printed.splitlines())

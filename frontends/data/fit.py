@@ -26,6 +26,11 @@ def is_whole(array: Array, kind: TensorType) -> bool:
     return array.ndim == kind.rank
 
 
+def feeds_of(sample: Sample, inputs: Inputs) -> dict[str, Array]:
+    """A sample as one run takes it: slices get their batch axis."""
+    return {n: a if is_whole(a, inputs[n]) else a[None] for n, a in sample.inputs.items()}
+
+
 def check(sample: Sample, inputs: Inputs) -> None:
     """Errors: BAD_DATA naming the first input of the sample that is wrong."""
     sizes: dict[Sym, tuple[int, str]] = {}

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.demands import Demands
 from ...ir.types import Type
 from . import fit
+from .demanded import Checker
 from .padding import Padding
 from .source import Array, Inputs, Sample, Selection, Source, Stream, Wanted, bad
 
@@ -43,17 +45,26 @@ class Samples:
     part: str | None = None
     seed: int = 0
     text: str = ""  # how they were declared
+    checker: Checker | None = None  # None: nothing is known of the model but its inputs
 
     @classmethod
-    def open(cls, source: Source, selection: Selection, inputs: Mapping[str, Type], text: str = "") -> Samples:
-        """The samples for a model with these inputs. The first one is read and checked.
+    def open(
+        cls,
+        source: Source,
+        selection: Selection,
+        inputs: Mapping[str, Type],
+        text: str = "",
+        demands: Demands | None = None,
+    ) -> Samples:
+        """The samples for a model with these inputs and demands. The first one is read and checked.
 
         Errors: NOT_FOUND, BAD_DATA naming the source, the sample and the input that are wrong.
         """
         tensors = fit.feedable(dict(inputs))
         padding = Padding.of(selection.mask, inputs) if selection.mask is not None else None
         stream = source.open(tensors, selection.labels)
-        found = cls(stream, tensors, selection, padding, text=text or stream.title)
+        checker = Checker(demands, tensors) if demands is not None else None
+        found = cls(stream, tensors, selection, padding, text=text or stream.title, checker=checker)
         if next(found.read(), None) is None:
             raise bad("there are no samples", stream.title, "give one or more")
         return found
@@ -106,7 +117,10 @@ class Samples:
         """The samples one by one, checked, with their padding cut. Errors: BAD_DATA for the first that is wrong."""
         for sample in self.stream.read(Wanted(self.total, self.keeps)):
             fit.check(sample, self.inputs)
-            yield sample if self.padding is None else self._cut(sample, self.padding)
+            cut = sample if self.padding is None else self._cut(sample, self.padding)
+            if self.checker is not None:
+                self.checker.check(cut)
+            yield cut
 
     def _cut(self, sample: Sample, padding: Padding) -> Sample:
         whole = {name: fit.is_whole(array, self.inputs[name]) for name, array in sample.inputs.items()}

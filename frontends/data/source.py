@@ -132,9 +132,9 @@ class Selection:
             )
 
 
-def bad(message: str, where: str, help: str) -> MlcError:
+def bad(message: str, where: str, help: str, *, note: str = "") -> MlcError:
     """The one form of an error about data."""
-    return errors.error(Code.BAD_DATA, message, where=where, help=help)
+    return errors.error(Code.BAD_DATA, message, where=where, help=help, note=note)
 
 
 def match_keys(keys: Sequence[str], inputs: Inputs, labels: str | None, where: str) -> dict[str, str]:

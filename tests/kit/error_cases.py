@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit import demanding
 from kit import error_models as models
 
 
@@ -207,6 +208,19 @@ RECIPES = (
         'recipe a = fp16\ncompile "net.onnx" with a\ncompile "net.onnx" with a\n',
         "mlc run x.mlc",
     ),
+    _file(
+        "run: many mistakes",
+        'data d = npz("none.npz")\nrecipe a(r) = prune(r) + int8(data=d)\nrecipe b = fp16 where acc_drop <= 1pp\n'
+        'compile "none.onnx" with a(50)\ncompile "net.onnx" with aa to phone\ncompile "net.onnx" with b\n',
+        "mlc run x.mlc",
+    ),
+    _file("run: no data", 'compile "net.onnx" with int8 + correct_bias\n', "mlc run x.mlc"),
+    Case(
+        "run: no labels",
+        "mlc run x.mlc",
+        {"x.mlc": 'use "p.py" as m\ncompile "net.onnx" with m.mine\n', "p.py": _PASS.replace("NEEDS", "Need.LABELS")},
+    ),
+    _file("run: a goal in a statement", 'compile "net.onnx" with fp16 where size <= 1x\n', "mlc run x.mlc"),
     Case(
         "run: two data sets calibrate",
         "mlc compile net.onnx -r x.mlc",
@@ -217,6 +231,24 @@ RECIPES = (
         "mlc compile net.onnx -r x.mlc",
         {"x.mlc": 'data d = npz("s.npz")\ndata e = npz("s.npz")\nrecipe a = int8\n'},
     ),
+)  # fmt: skip
+
+_CHECK = "mlc data check m.onnx"
+_INT8 = "mlc compile m.onnx -r int8"
+
+DEMANDS = (
+    _data("data: a token beyond the table", "samples.npz", models.tokens(demanding.sliced, length=9, last=50), _CHECK),
+    _data("data: a token beyond it: int8", "samples.npz", models.tokens(demanding.sliced, length=9, last=50), _INT8),
+    _data("data: samples longer than positions", "samples.npz", models.tokens(demanding.sliced, length=20), _CHECK),
+    _data("data: positions by length", "samples.npz", models.tokens(demanding.counted_by_length, length=20), _CHECK),
+    _data("data: positions by tokens", "samples.npz", models.tokens(demanding.counted_by_tokens, length=20), _INT8),
+    _data("data: sides that do not fit", "samples.npz", models.sides(33, 46), _CHECK),
+    _data("data: a side that does not fit", "samples.npz", models.sides(32, 46), _INT8),
+    _data("data: sides too small", "samples.npz", models.sides(3, 3), _INT8),
+    _data("data: labels that are one-hot", "labels.npz", models.labelled([[0, 1] + 8 * [0]] * 8),
+          "mlc data check net.onnx --labels y"),
+    _data("data: labels between classes", "labels.npz", models.labelled([0, 1, 2.5, 3]),
+          "mlc compile net.onnx -r int8 --labels y"),
 )  # fmt: skip
 
 DATA = (
@@ -283,4 +315,4 @@ PYTHON = (
     Case("python: an operator of mlc in a file", models.INTERNAL),
 )  # fmt: skip
 
-CASES = (*COMMANDS, *METRICS, *PASSES, *MODELS, *RECIPES, *DATA, *PYTHON)
+CASES = (*COMMANDS, *METRICS, *PASSES, *MODELS, *RECIPES, *DEMANDS, *DATA, *PYTHON)

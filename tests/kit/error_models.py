@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+from kit import demanding
 from kit.broken_models import I64, F, good, model, value, weight
 from kit.two_layers import two_layers
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
@@ -340,3 +341,34 @@ def shadow(folder: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greedy\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[mlc.passes]\nprune = greedy:Prune\n")
+
+
+# -- data that a model does not take -----------------------------------------------------------------------------------
+
+
+def tokens(build: demanding.Build, *, length: int, last: int = 5) -> Prepare:
+    """A model of token ids, and eight samples, of which the one before the last ends with another id."""
+
+    def write(folder: Path) -> None:
+        demanding.write(folder, build)
+        ids = np.full((8, length), 5)
+        ids[6, -1] = last
+        np.savez(folder / "samples.npz", input_ids=ids)
+
+    return write
+
+
+def sides(height: int, width: int) -> Prepare:
+    def write(folder: Path) -> None:
+        demanding.write(folder, demanding.halved)
+        np.savez(folder / "samples.npz", x=np.ones((8, 3, height, width), np.float32))
+
+    return write
+
+
+def labelled(labels: Sequence[object]) -> Prepare:
+    def write(folder: Path) -> None:
+        x = np.random.default_rng(0).standard_normal((len(labels), 64), np.float32)
+        np.savez(folder / "labels.npz", x=x, y=np.asarray(labels))
+
+    return write

@@ -1,0 +1,110 @@
+"""Whether a model can work with a sample: its sizes, the numbers it holds and its label, as the graph demands them.
+
+Each sample is looked at once, whoever reads it how often. What only a run can tell is left to the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...ir.demands import Demands, Nearest, Shapes
+from ...ir.picks import Beyond
+from ...ir.types import TensorType, Type
+from .fit import feeds_of
+from .source import Array, Inputs, Sample, bad
+
+
+class Checker:
+    """What the graph of a model says to samples. Shared by all parts of one source."""
+
+    def __init__(self, demands: Demands, inputs: Inputs) -> None:
+        self._demands, self._inputs = demands, inputs
+        self._seen = bytearray()  # one byte a sample
+
+    def check(self, sample: Sample) -> None:
+        """Errors: BAD_DATA naming what of the sample the model cannot work with."""
+        if self._seen[sample.index : sample.index + 1] == b"\1":
+            return
+        feeds = feeds_of(sample, self._inputs)
+        shapes = tuple(feeds[name].shape for name in self._inputs)
+        typed = self._demands.typed(shapes)
+        if typed.refusal is not None:
+            why = f"at {typed.refusal.where}, {typed.refusal.message}"
+            raise self._wrong_sizes(sample, shapes, why)
+        beyond = self._demands.beyond(feeds)
+        if beyond is not None:
+            raise _beyond(sample, feeds, beyond)
+        if sample.label is not None:
+            _check_label(sample.label, typed.outputs, sample.where)
+        self._seen.extend(bytes(max(0, sample.index + 1 - len(self._seen))))
+        self._seen[sample.index] = 1
+
+    def _wrong_sizes(self, sample: Sample, shapes: Shapes, why: str) -> Exception:
+        nearest = self._demands.nearest(shapes)
+        if nearest is None:
+            told = ", ".join(f"{name!r} {list(shape)}" for name, shape in zip(self._inputs, shapes))
+            message = f"the model does not run with inputs of these shapes: {told}"
+            return bad(message, sample.where, "give samples as the model was made for", note=why)
+        shape = shapes[[*self._inputs].index(nearest.input)]
+        found, works = _told(shape, nearest)
+        return bad(
+            f"input {nearest.input!r} has {found}, with which the model does not run; with {works} it does",
+            sample.where,
+            "cut or resize the samples: the shapes of a model's operators decide what it takes",
+            note=why,
+        )
+
+
+def _told(shape: tuple[int, ...], nearest: Nearest) -> tuple[str, str]:
+    """The wrong sizes, and those that would do."""
+    if nearest.axis is None:
+        return f"shape {list(shape)}", f"{list(nearest.shape)}"
+    return f"{shape[nearest.axis]} on axis {nearest.axis}", f"{nearest.shape[nearest.axis]}"
+
+
+def _beyond(sample: Sample, feeds: Mapping[str, Array], found: Beyond) -> Exception:
+    table = f"{found.table!r} has {found.rows} rows"
+    if found.fed:
+        (name,) = found.inputs
+        place = [int(i) for i in np.argwhere(feeds[name] == found.number)[0]]
+        message = f"input {name!r} holds {found.number} at {place}, and {table}"
+        return bad(
+            message, sample.where, f"give numbers from 0 to {found.rows - 1}: those that the model was trained with"
+        )
+    of = f"input {', '.join(map(repr, found.inputs))}" if found.inputs else "the sizes of the inputs"
+    message = f"from {of} follows row {found.number}, and {table}"
+    return bad(
+        message,
+        sample.where,
+        "give shorter samples, or those that the model was trained with",
+        note=f"at {found.op.loc}",
+    )
+
+
+def _check_label(label: Array, outputs: Mapping[str, Type], where: str) -> None:
+    """Labels are numbers of classes: one for each row of class scores, the first output that is a float matrix."""
+    kinds = {name: kind for name, kind in outputs.items() if isinstance(kind, TensorType)}
+    scores = next(((n, k) for n, k in kinds.items() if k.rank == 2 and k.dtype.is_float), None)
+    if scores is None:
+        if len(kinds) < len(outputs):
+            return  # an output of unknown rank may hold them
+        told = "labels were given, but the model has no output of class scores (a float matrix)"
+        raise bad(told, where, "leave --labels out, and bound cosine or sqnr instead")
+    name, (rows, classes) = scores[0], scores[1].shape
+    if isinstance(rows, int) and label.size != rows:
+        one_hot = isinstance(classes, int) and label.size == rows * classes
+        help = "give the number of the class: numpy.argmax(labels, axis=-1)" if one_hot else "give one label per sample"
+        raise bad(f"{label.size} labels do not fit output {name!r} of shape ({rows}, {classes})", where, help)
+    values = label.astype(np.float64).ravel()
+    broken = values[values != np.floor(values)]
+    if broken.size:
+        raise bad(f"the label {broken[0]:g} is no whole number", where, "give the number of the class")
+    wrong = values[(values < 0) | (values >= classes)] if isinstance(classes, int) else values[values < 0]
+    if wrong.size:
+        raise bad(
+            f"there is a label {wrong[0]:g}, and output {name!r} has {classes} classes",
+            where,
+            "number the classes from 0, in the order of the model's outputs",
+        )
