@@ -92,3 +92,13 @@ def test_a_ratio_of_nothing_runs_nothing(tmp_path: Path) -> None:
     assert runner.runs == 0
     Prune(ratio=0.0, overrides="fc1: 50%")(source, shared)
     assert runner.runs > 0
+
+
+def test_a_budget_that_was_asked_for_before_runs_nothing(tmp_path: Path) -> None:
+    source = mlc.load(two_layers(tmp_path))
+    shared, runner = context(tmp_path, source)
+    first = Int8(damage=1e-7)(source, shared)
+    Int8(damage=1e-9)(source, shared)
+    before = runner.runs
+    assert version(Int8(damage=1e-7)(source, shared)) == version(first)
+    assert runner.runs == before

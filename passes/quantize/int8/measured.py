@@ -8,7 +8,7 @@ together are measured at once and on more samples, with every value rounded that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -127,7 +127,32 @@ class _Work:
         codes = [c.weight.name for i, c in enumerate(self.found) if self.ways[i][picked[i]]]
         coded = [v.name for members in self.place(forms).classes for v in members.values if v.name in self.grids]
         dynamic = {_data(r).name for r, form in forms.items() if form == "dynamic"}
-        return self.probe.damage(None, coded, dynamic - set(coded), codes=codes)
+        return self._damage(codes, coded, dynamic - set(coded))
+
+    def _damage(
+        self,
+        codes: Collection[str] = (),
+        activations: Collection[str] = (),
+        dynamic: Collection[str] = (),
+        *,
+        samples: int | None = None,
+    ) -> float:
+        """The damage of these weights and values together. It is measured once: another budget asks for much of it
+        again."""
+        question = (frozenset(codes), frozenset(activations), frozenset(dynamic), samples)
+        if question not in self._known:
+            self._known[question] = self.probe.damage(None, activations, dynamic, codes=codes, samples=samples)
+        return self._known[question]
+
+    @cached_property
+    def _known(self) -> dict[Hashable, float]:
+        """What was measured of these weights and grids, whatever the budget was."""
+        if self.ctx.stats is None:
+            return {}
+        weights = tuple((c.weight.name, *self._grid(c)) for c in self.found)
+        glue = tuple(op.results[0].name for op in self._fastest.glue)
+        question = ("damage of rounding", weights, *sorted(self.grids.items()), *sorted(self._dynamic_readers), glue)
+        return self.ctx.stats.remember(self.module, question, dict)
 
     def alone(self, site: int, option: int) -> float:
         forms = self.ways[site][option]
@@ -166,7 +191,7 @@ class _Work:
         """The damage of every rounded weight."""
 
         def measure(sites: Sequence[int]) -> float:
-            return self.probe.damage(codes=[self.found[i].weight.name for i in sites], samples=self._few)
+            return self._damage([self.found[i].weight.name for i in sites], samples=self._few)
 
         return shares(range(len(self.found)), measure, self.budget * _UNRESOLVED, self._tell("damage of weights"))
 
@@ -174,13 +199,13 @@ class _Work:
     def _static(self) -> dict[str, float]:
         """The damage of every value on its grid."""
         names = list(dict.fromkeys(name for owned in self._owned.values() for name in owned))
-        measure = lambda some: self.probe.damage(activations=some, samples=self._few)  # noqa: E731
+        measure = lambda some: self._damage(activations=some, samples=self._few)  # noqa: E731
         return shares(names, measure, self.budget * _UNRESOLVED, self._tell("damage of values"))
 
     @cached_property
     def _dynamic(self) -> dict[str, float]:
         """The damage of every value on grids found on the run."""
-        measure = lambda some: self.probe.damage(dynamic=some, samples=self._few)  # noqa: E731
+        measure = lambda some: self._damage(dynamic=some, samples=self._few)  # noqa: E731
         told = self._tell("damage of values, on the run")
         return shares(list(self._dynamic_readers), measure, self.budget * _UNRESOLVED, told)
 
@@ -189,10 +214,14 @@ class _Work:
         return lambda done, total: progress.advance(what, done, total) if progress is not None else None
 
     def _coded(self, candidate: Candidate) -> Coded:
-        axis = candidate.axis if self.per_channel else None
+        axis, bits = self._grid(candidate)
+        return Coded(quantize_channels(candidate.constant, axis, bits), symmetric(bits, axis))
+
+    def _grid(self, candidate: Candidate) -> tuple[int | None, int]:
+        """The axis along which a weight has scales, and its bits."""
         integer = any(f in ("static", "dynamic") for forms in candidate.forms.values() for f in forms)
         bits = self.ctx.target.weight_bits if integer and self.ctx.target is not None else 8
-        return Coded(quantize_channels(candidate.constant, axis, bits), symmetric(bits, axis))
+        return candidate.axis if self.per_channel else None, bits
 
 
 def _data(reader: Reader) -> Value:
