@@ -16,7 +16,7 @@ from mlc.ir.rewrite import Rewriter
 from mlc.ir.verify import verify
 from mlc.passes.base import Context, Scope, Skipped
 from mlc.passes.quantize.refine import awq as module
-from mlc.passes.quantize.refine.awq import Judge, awq, magnitudes, scales, to_nearest
+from mlc.passes.quantize.refine.awq import RoundedReader, awq, magnitudes, scales, to_nearest
 from mlc.passes.quantize.refine.clip import clipped
 from mlc.passes.quantize.refine.gptq import Settings, hessian_error
 from mlc.passes.quantize.scaling import axes_of, scaling_sites
@@ -76,18 +76,18 @@ def test_alpha_zero_is_rounding_to_nearest() -> None:
     ((_, seen),) = watch(original, [site], context())
     numbers = scales(magnitudes(site, seen), 0.0)
     np.testing.assert_array_equal(numbers, np.ones(64))
-    judge = Judge.of(site, seen, site.readers[0], SPEC, F32)
+    reader = RoundedReader.of(site, seen, site.readers[0], SPEC, F32)
     quantized = Weights(bits=4, method="rtn", scale="f32")(original)
     codes, scale, zero = (
         next(v.constant.array() for n, v in quantized.constants.items() if n.endswith(end))
         for end in ("_quantized", "_scale", "_zero_point")
     )
     wide = (codes.astype(np.float32) - np.repeat(zero.astype(np.float32), 32, 0)) * np.repeat(scale, 32, 0)
-    np.testing.assert_allclose(to_nearest(judge.matrix, judge.settings)[0], wide.T, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(to_nearest(reader.matrix, reader.settings)[0], wide.T, rtol=1e-6, atol=1e-7)
     feeds = seen.sample(site.readers[0])[0]
     matrix = site.readers[0].weight.constant.array()
     expected = np.square(feeds @ (wide - matrix)).sum() / np.square(feeds @ matrix).sum()
-    assert judge.error(numbers) == pytest.approx(expected, rel=1e-4)
+    assert reader.error(numbers) == pytest.approx(expected, rel=1e-4)
 
 
 def test_numbers_are_normalised_and_positive() -> None:

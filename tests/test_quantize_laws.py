@@ -19,7 +19,7 @@ from mlc.passes.base import Context, Skipped
 from mlc.passes.quantize import smooth_search
 from mlc.passes.quantize.refine import bias as bias_module
 from mlc.passes.quantize.refine.adaround import Rows, Training, adaround
-from mlc.passes.quantize.refine.awq import ALPHAS, Judge, magnitudes, scales
+from mlc.passes.quantize.refine.awq import ALPHAS, RoundedReader, magnitudes, scales
 from mlc.passes.quantize.refine.bias import correct_biases
 from mlc.passes.quantize.refine.gptq import Settings, gptq, hessian_error
 from mlc.passes.quantize.refine.refine import refine
@@ -132,11 +132,11 @@ def test_the_best_scaling_is_never_worse_than_none(seed: int) -> None:
     rows[:, rng.permutation(64)[: 3 * seed]] *= 25
     (site,) = scaling_sites(axes_of(module))
     ((_, seen),) = watch(module, [site], Context(data=Samples({"x": rows}), runner=OrtRunner()))
-    judge = Judge.of(site, seen, site.readers[0], QSpec(4, False, False, 0, 32), F32)
+    reader = RoundedReader.of(site, seen, site.readers[0], QSpec(4, False, False, 0, 32), F32)
     sizes = magnitudes(site, seen)
-    errors = {alpha: judge.error(scales(sizes, alpha)) for alpha in ALPHAS}
+    errors = {alpha: reader.error(scales(sizes, alpha)) for alpha in ALPHAS}
     assert ALPHAS[0] == 0
-    assert min(errors.values()) <= errors[0.0] == judge.error(np.ones(64))
+    assert min(errors.values()) <= errors[0.0] == reader.error(np.ones(64))
     if seed:
         assert min(errors.values()) < 0.5 * errors[0.0]
 
@@ -215,8 +215,8 @@ def test_one_massive_token_does_not_decide() -> None:
     (site,) = scaling_sites(axes_of(module))
     rows = {"x": rng.standard_normal((100, 32)).astype(np.float32)}
     ((_, seen),) = watch(module, [site], Context(data=Samples(rows), runner=OrtRunner()))
-    judge = smooth_search._Judge.of(site, seen, site.readers[0], 8)
-    plain = judge.error(np.ones(32))
-    energy = judge.energy.copy()
+    reader = smooth_search._RoundedReader.of(site, seen, site.readers[0], 8)
+    plain = reader.error(np.ones(32))
+    energy = reader.energy.copy()
     energy[0] *= 1e6
-    assert 0.9 * plain < replace(judge, energy=energy).error(np.ones(32)) < plain
+    assert 0.9 * plain < replace(reader, energy=energy).error(np.ones(32)) < plain

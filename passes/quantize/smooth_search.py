@@ -51,10 +51,10 @@ class Search:
 
     def best(self, alpha: float | None) -> tuple[float, Trial]:
         """The error of the inputs as they are, and the best candidate (with `alpha`: that one)."""
-        judges = [_Judge.of(self.site, self.seen, reader, self.bits) for reader in self.site.readers]
+        readers = [_RoundedReader.of(self.site, self.seen, reader, self.bits) for reader in self.site.readers]
 
         def error(numbers: Array) -> float:
-            return float(np.mean([judge.error(numbers) for judge in judges]))
+            return float(np.mean([reader.error(numbers) for reader in readers]))
 
         tried = [Trial(name, s, error(s)) for name, s in self._candidates(alpha)]
         return error(np.ones(self.site.count)), min(tried, key=lambda t: t.error)
@@ -102,7 +102,7 @@ def _normal(numbers: Array, live: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
+class _RoundedReader:
     """One reader: its rows, its matrix, and what they make in floats."""
 
     site: ScalingSite
@@ -115,7 +115,7 @@ class _Judge:
     bits: int
 
     @classmethod
-    def of(cls, site: ScalingSite, seen: Seen, reader: Linear, bits: int) -> _Judge:
+    def of(cls, site: ScalingSite, seen: Seen, reader: Linear, bits: int) -> _RoundedReader:
         assert reader.weight.constant is not None
         matrix = reader.matrix(reader.weight.constant.array())
         matrix = matrix[:, :: max(1, matrix.shape[0] * matrix.shape[1] // _OUTPUTS)].astype(np.float32)

@@ -78,10 +78,10 @@ def _choose(
     site: ScalingSite, seen: Seen, specs: Mapping[str, QSpec], scale_type: DType
 ) -> tuple[Array | None, Done | Skipped]:
     """The numbers of the best alpha (None: they are not worth it) and what to tell."""
-    judges = [Judge.of(site, seen, reader, specs[reader.weight.name], scale_type) for reader in site.readers]
+    readers = [RoundedReader.of(site, seen, reader, specs[reader.weight.name], scale_type) for reader in site.readers]
     sizes = magnitudes(site, seen)
     tried = {alpha: scales(sizes, alpha) for alpha in ALPHAS}
-    errors = {alpha: float(np.mean([j.error(numbers) for j in judges])) for alpha, numbers in tried.items()}
+    errors = {alpha: float(np.mean([r.error(numbers) for r in readers])) for alpha, numbers in tried.items()}
     best = min(errors, key=lambda a: (errors[a], a))
     before, kind = errors[0.0], "folded" if site.folded else "mul"
     told = f"error {before:.3%}"
@@ -113,7 +113,7 @@ def scales(sizes: Array, alpha: float) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class RoundedReader:
     """One reader: its rows and matrix, and how it will be rounded."""
 
     site: ScalingSite
@@ -124,7 +124,7 @@ class Judge:
     settings: Settings
 
     @classmethod
-    def of(cls, site: ScalingSite, seen: Seen, reader: Linear, spec: QSpec, scale_type: DType) -> Judge:
+    def of(cls, site: ScalingSite, seen: Seen, reader: Linear, spec: QSpec, scale_type: DType) -> RoundedReader:
         assert reader.weight.constant is not None
         matrix = reader.matrix(reader.weight.constant.array())
         matrix = matrix[:, :: max(1, matrix.shape[0] * matrix.shape[1] // _OUTPUTS)].astype(np.float32)

@@ -75,8 +75,8 @@ _ROWS = 2048  # that AdaRound learns from
 _NO_ACTIVATION = (-np.inf, np.inf, None)
 
 
-class GptqSolver:
-    """Second moments, a least-squares fit, then GPTQ on its result."""
+class _Moments:
+    """What solvers share that need no more of the rows than their second moments."""
 
     def __init__(self, site: Site, options: Options, rng: np.random.Generator) -> None:
         self._site, self._options = site, options
@@ -88,6 +88,10 @@ class GptqSolver:
     @property
     def usable(self) -> bool:
         return self._moments.usable
+
+
+class GptqSolver(_Moments):
+    """A least-squares fit, then GPTQ on its result."""
 
     def solve(self) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
@@ -103,19 +107,8 @@ class GptqSolver:
         return Outcome(rounded, offset, before, after, moved=site.movable)
 
 
-class ClipSolver:
-    """Second moments, then the best clip of every group; grids that may not move stay."""
-
-    def __init__(self, site: Site, options: Options, rng: np.random.Generator) -> None:
-        self._site, self._options = site, options
-        self._moments = CrossMoments()
-
-    def update(self, x: Array, t: Array) -> None:
-        self._moments.update(x, t)
-
-    @property
-    def usable(self) -> bool:
-        return self._moments.usable
+class ClipSolver(_Moments):
+    """The best clip of every group; grids that may not move stay."""
 
     def solve(self) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
