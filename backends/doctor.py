@@ -47,7 +47,8 @@ def examine(target: str = "ort(cpu)", *, version: str) -> dict[str, Any]:
         "calibrations": list(_calibrations(asked)),
         **_measured(asked.threads),
     }
-    return {**found, "problems": [{"what": what, "fix": fix} for what, fix in _problems(found, wanted)]}
+    problems = (*_problems(found, wanted), *_cost_problems(found, asked))
+    return {**found, "problems": [{"what": what, "fix": fix} for what, fix in problems]}
 
 
 def _target(target: OrtTarget) -> dict[str, Any]:
@@ -114,14 +115,19 @@ def _problems(found: Mapping[str, Any], wanted: Sequence[Extra]) -> Iterator[tup
     if found["refused"] is not None:
         yield found["refused"], "pip install -U onnxruntime"
     yield from _machine_problems(found)
+
+
+def _cost_problems(found: Mapping[str, Any], target: OrtTarget) -> Iterator[tuple[str, str]]:
+    """Whether plans go by costs of this machine; a target that asks for others gets them."""
     for table in found["calibrations"]:
         if "broken" in table:
             yield table["broken"], f"remove {table['path']}, then mlc calibrate"
-    if found["target"]["costs"] == "assumed":
-        text = found["target"]["text"]
-        asked = f' --to "{text}"' if text != "ort(cpu)" else ""
+    here = target.costs_from == "auto" and target.known_isa == detect_isa()
+    if here and found["target"]["costs"] == "assumed":
+        asked = f' --to "{target}"' if str(target) != "ort(cpu)" else ""
         yield (
-            "what operators cost on this machine was never measured: plans go by assumed costs",
+            f"mlc calibrate has not run on this machine with this ONNX Runtime and {target.threads} thread(s): plans "
+            "go by the costs of another machine",
             f"mlc calibrate{asked}",
         )
 

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+#: Where the costs that plans go by come from.
+_ORIGINS = {
+    "measured": "measured on this machine",
+    "assumed": "assumed: the table that comes with mlc, of another machine",
+    "given": "of the file that the target names",
+    None: "the table of this machine cannot be read",
+}
+
+
 def show(found: Mapping[str, Any], console: Console) -> None:
     """Print what there is, what is missing and what is faster here; problems last, where they are seen."""
     from rich.text import Text
@@ -55,11 +64,9 @@ def _costs(found: Mapping[str, Any]) -> str:
     """Which cost table plans go by here, and which others there are."""
     here = [table for table in found["calibrations"] if table["here"]]
     others = len(found["calibrations"]) - len(here)
-    parts = [
-        found["target"]["costs"] or "the table cannot be read",
-        *(f"mlc calibrate wrote {t['path']}" for t in here),
-    ]
-    return ", ".join([*parts, f"{others} table(s) of other machines or versions"] if others else parts)
+    origin = found["target"]["costs"]
+    parts = [_ORIGINS[origin], *(f"mlc calibrate wrote {t['path']}" for t in here)]
+    return "; ".join([*parts, f"{others} table(s) of other machines or versions"] if others else parts)
 
 
 def _extras(found: Mapping[str, Any], console: Console) -> None:
@@ -80,13 +87,16 @@ def _speeds(found: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     view = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("measured here", "kernel", "sizes", "floats", "this form", "", ""):
+    for name in ("timed just now", "kernel", "sizes", "floats", "this form", "", ""):
         view.add_column(name, justify="right" if name in ("floats", "this form", "") else "left")
     for form in found["acceleration"]:
         times = f"{form['float_us']:.0f} us", f"{form['us']:.0f} us", f"{form['speedup']:.2f}x", form["verdict"]
         view.add_row(Text(form["what"]), form["kernel"], Text(form["sizes"]), *times)
     if found["acceleration"]:
         console.print(view)
+        console.print(
+            Text("one size of each, to see what this machine can do; plans go by the costs above, not by these times")
+        )
     if found["exact_products"] is not None:
         told = "exact" if found["exact_products"] else "saturate: weights want 7 bits"
         console.print(Text(f"products of the largest 8-bit codes: {told}"))

@@ -103,6 +103,9 @@ def test_costs_that_were_measured_are_found(cache: Path) -> None:
     assert [t["here"] for t in found["calibrations"]].count(True) == 1
     assert len(found["calibrations"]) == 2
     assert "mlc calibrate" not in problems(found).values()
+    assert "mlc calibrate" not in " ".join(
+        problems(examine("ort(cpu, costs=assumed)", version="1")).values()
+    )  # asked for
     threads = examine("ort(cpu, threads=2)", version="1")
     assert 'mlc calibrate --to "ort(cpu, threads=2)"' in problems(threads).values()
 
