@@ -13,13 +13,14 @@ from . import __version__
 from .backends import artifact
 from .backends.calibrate import FULL, QUICK
 from .backends.calibrate import calibrate as measure_costs
-from .backends.checks import Judge, time_files
+from .backends.checks import Judge, fits, memory_limit, time_files
 from .backends.checks import compare as compare_files
 from .backends.compare import compare as compare_reports
 from .backends.costs import CostTable, cache_path, write
 from .backends.doctor import examine
 from .backends.inspect import facts
 from .backends.measure import environment
+from .backends.ort import Session
 from .backends.runner import OrtRunner
 from .backends.targets import parse_target
 from .compiler import PathLike, Result, compile, load, model_path
@@ -33,9 +34,7 @@ from .dsl.propose import propose
 from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
 from .ir import errors
-from .ir.core import Module
 from .ir.errors import Code
-from .ir.types import TensorType
 from .passes.base import Context
 from .passes.quantize.sensitivity import sensitivity as measure_sensitivity
 
@@ -51,7 +50,7 @@ def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Resu
     `file` may be `-`; `settings` are those of `Settings` but data and target, which the file names. Errors:
     every mistake of the file, and outputs that exist, before any work.
     """
-    jobs = jobs_of(file, stdin=sys.stdin)
+    jobs = jobs_of(file, stdin=sys.stdin, check=settings.get("check", "full"))
     if not out.exists() and out.parent.is_dir():
         out.mkdir()
     layouts = [artifact.Layout(out / f"{job.name}.mlc") for job in jobs]
@@ -183,15 +182,14 @@ def check_data(
 ) -> dict[str, Any]:
     """Read every sample once: counts, shapes, ranges, labels, duplicates and the split, as plain data (`format` 1).
 
-    `advance(what, done, total)` hears of every sample. Errors: BAD_DATA for the first sample that is wrong.
+    The model is run on the first sample of all shapes that there are, if it fits the memory. `advance(what, done,
+    total)` hears of every sample. Errors: BAD_DATA for the first sample that is wrong.
     """
     module = load(model)
+    run = Session(model_path(model)).run if fits(module, memory_limit()) else None
 
     def surveyed(source: Data, name: str) -> Survey:
-        found = Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, advance)
-        for output, classes in _classes(module):
-            found.check_classes(classes, output)
-        return found
+        return Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, run, advance)
 
     found = surveyed(data, "--data")
     other = surveyed(eval, "--eval") if eval is not None else None
@@ -202,15 +200,6 @@ def check_data(
         "split": found.split(seed) if other is None else None,
         "in_both": found.shared(other) if other is not None else None,
     }
-
-
-def _classes(module: Module) -> Iterator[tuple[str, int]]:
-    """The output that is taken for class scores, and their number where it is fixed."""
-    for value in module.graph.outputs:
-        if isinstance(value.type, TensorType) and value.type.rank == 2 and value.type.dtype.is_float:
-            if isinstance(value.type.shape[1], int):
-                yield value.name, value.type.shape[1]
-            return
 
 
 def calibrate(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -11,6 +13,8 @@ from typing import TextIO
 from ..ir.errors import Code, Diagnostic, MlcError, error
 from . import syntax as ast
 from .check import unique
+from .data import Declared
+from .lacking import lacking, missing_files
 from .library import Library, read_library
 from .parser import is_file
 from .print import expression
@@ -33,9 +37,9 @@ class Job:
     statement: ast.Compile
 
 
-def jobs_of(argument: str, *, stdin: TextIO) -> tuple[Job, ...]:
+def jobs_of(argument: str, *, stdin: TextIO, check: str = "full") -> tuple[Job, ...]:
     """The compilations of a file (`-` is standard input), in order; everything that can be seen without work is
-    checked. Errors: every mistake of the file; NOT_FOUND for models that are not there."""
+    checked. `check` is how the artifacts will be. Errors: every mistake of the file, each with its line."""
     source = read_source(argument, stdin=stdin)
     if source.folder is None:
         help = "name a file that ends in .mlc; a recipe alone is compiled with: mlc compile MODEL -r RECIPE"
@@ -46,9 +50,9 @@ def jobs_of(argument: str, *, stdin: TextIO) -> tuple[Job, ...]:
     if not is_file(source.text):
         raise _nothing(source.name)
     library = read_library(source.text, source.name, source.folder, registered())
-    if library.diagnostics or library.refused:
-        raise MlcError(unique([*library.diagnostics, *library.refused]))
-    jobs, found = _jobs(library)
+    found = [*library.diagnostics, *library.refused]
+    statements = [_Statement(library, s, check, found) for s in library.file.statements if isinstance(s, ast.Compile)]
+    jobs = [job for statement in statements for job in statement.jobs()]
     if found:
         raise MlcError(unique(found))
     if not jobs:
@@ -61,26 +65,63 @@ def _nothing(name: str) -> MlcError:
     return error(Code.UNKNOWN_RECIPE, "the file holds no compile statement", where=name, help=help)
 
 
-def _jobs(library: Library) -> tuple[list[Job], list[Diagnostic]]:
-    jobs: list[Job] = []
-    found: list[Diagnostic] = []
-    for statement in library.file.statements:
-        if not isinstance(statement, ast.Compile):
-            continue
+@dataclass(frozen=True)
+class _Statement:
+    """One `compile` statement; its mistakes are added to `found`, part by part: one does not hide another."""
+
+    library: Library
+    statement: ast.Compile
+    check: str
+    found: list[Diagnostic]
+
+    def jobs(self) -> Iterator[Job]:
+        model, recipe = self._model(), self._recipe()
+        if recipe is None:
+            return
+        data = self._data(recipe)
+        known = [t for t in self.statement.targets if t in self.library.bindings.of_kind("target")]
+        for target in known if self.statement.targets else (_TARGET,):
+            with self._collected():
+                self.found.extend(lacking(Program.of(recipe, target), data, self.statement.span, check=self.check))
+                if model is not None:
+                    yield Job(model, recipe, target, "", self.statement)
+
+    def _model(self) -> Path | None:
+        source = self.statement.source
+        if isinstance(source, ast.Ref) and self.library.bindings.names.is_lost(source.name):
+            return None
+        with self._collected():
+            model = self.library.bindings.model(source)
+            if model.exists():
+                return model
+            help = "paths in a recipe file are relative to the file"
+            self.found.append(Diagnostic(Code.NOT_FOUND, f"there is no model {str(model)!r}", source.span, help=help))
+        return None
+
+    def _recipe(self) -> Recipe | None:
+        """The recipe, unless something in it could not be read or is wrong, which is told already."""
+        with self._collected():
+            checked = self.library.call(self.statement.recipe)
+            if self.library.is_sound(checked):
+                return build(checked)
+        return None
+
+    def _data(self, recipe: Recipe) -> tuple[Declared | None, Declared | None]:
+        """What calibrates and what judges."""
+        bindings = self.library.bindings
+        with self._collected():
+            names = recipe.data_names()
+            for name in filter(None, names):
+                self.found.extend(missing_files(bindings.data(name), bindings.names.bindings[name].span))
+            return recipe.data()
+        return None, None
+
+    @contextmanager
+    def _collected(self) -> Iterator[None]:
         try:
-            model = library.bindings.model(statement.source)
-            recipe = build(library.call(statement.recipe))
-            recipe.data()
-            for target in statement.targets or (_TARGET,):
-                Program.of(recipe, target)
-                jobs.append(Job(model, recipe, target, "", statement))
-            if not model.exists():
-                help = "paths in a recipe file are relative to the file"
-                message = f"there is no model {str(model)!r}"
-                found.append(Diagnostic(Code.NOT_FOUND, message, statement.source.span, help=help))
+            yield
         except MlcError as e:
-            found += e.diagnostics
-    return jobs, found
+            self.found.extend(e.diagnostics)
 
 
 def _named(jobs: list[Job]) -> tuple[Job, ...]:

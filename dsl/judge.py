@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,28 @@ class Verdict:
 
 def check_measurable(limits: Iterable[Limit], *, check: str, samples: bool, labels: bool, classes: bool) -> None:
     """Refuse, before any work, bounds that nothing could measure. `classes`: the model has class scores to compare."""
+    give = "give --eval samples.npz, with --labels KEY for labels"
+    found = list(unmeasurable(limits, check=check, samples=samples, labels=labels, classes=classes, give=give))
+    if found:
+        raise MlcError(found)
+
+
+def unmeasurable(
+    limits: Iterable[Limit], *, check: str, samples: bool, labels: bool, classes: bool, give: str
+) -> Iterator[Diagnostic]:
+    """What keeps bounds from being measured; `give` says how to give samples and labels."""
     for limit in limits:
         if limit.metric not in METRICS and not samples:
-            help = "give --eval samples.npz, with --labels KEY if the function wants labels"
-            raise MlcError(Diagnostic(Code.NO_DATA, f"'{limit.metric}' needs samples", limit.span, help=help))
-        if limit.metric in ("agreement", "acc_drop") and not classes:
+            yield Diagnostic(Code.NO_DATA, f"'{limit.metric}' needs samples", limit.span, help=give)
+        elif limit.metric in ("agreement", "acc_drop") and not classes:
             message = f"'{limit.metric}' needs an output of class scores (a float matrix), and the model has none"
-            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="bound cosine or sqnr instead"))
-        if limit.metric == "acc_drop" and not labels:
-            help = "give --eval samples.npz and --labels KEY, or bound cosine or agreement"
-            raise MlcError(Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help))
-        if limit.metric not in ("size", "params", "flops") and check != "full":
+            yield Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="bound cosine or sqnr instead")
+        elif limit.metric == "acc_drop" and not labels:
+            help = f"{give}; or bound cosine or agreement"
+            yield Diagnostic(Code.NO_DATA, "'acc_drop' needs labels", limit.span, help=help)
+        elif limit.metric not in ("size", "params", "flops") and check != "full":
             message = f"'{limit.metric}' is not measured under --check {check}"
-            raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full"))
+            yield Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="use --check full")
 
 
 def check_sizes(limits: Iterable[Limit], macs: int | str) -> None:

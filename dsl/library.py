@@ -9,7 +9,7 @@ from pathlib import Path
 from ..ir.errors import Code, Diagnostic, MlcError
 from . import syntax as ast
 from .bindings import Bindings
-from .check import check_program, check_statement
+from .check import check_program, check_statement, flat
 from .executable import refusals
 from .expand import Budget, expand, expand_definition
 from .names import names_of
@@ -51,6 +51,7 @@ class Library:
     diagnostics: tuple[Diagnostic, ...]
     refused: tuple[Diagnostic, ...]
     lost: frozenset[str]
+    faulty: frozenset[str]  # recipes with mistakes
 
     @property
     def own(self) -> dict[str, Checked]:
@@ -83,6 +84,12 @@ class Library:
         else:
             message, advice = "the file holds no recipe", "write one: recipe small = prune + int4"
         raise MlcError(Diagnostic(Code.UNKNOWN_RECIPE, message, where=self.name, help=advice))
+
+    def is_sound(self, checked: Checked) -> bool:
+        """Whether a recipe can be built: it has no mistakes, and no part of it is lost."""
+        steps = flat(checked.expanded.body)
+        wrong = any(checked is self.recipes[name] for name in self.faulty)
+        return not wrong and all(step.name in self.catalog.names for step in steps)
 
     def call(self, recipe: ast.Expr) -> Checked:
         """What an expression of steps and recipes means in this file. Errors: everything wrong with it."""
@@ -123,6 +130,7 @@ def read_library(
     refused = [d for s in parsed.file.statements if not isinstance(s, ast.Define | ast.Let) for d in refusals(s)[:1]]
     refused += [d for d in unbound if d.code is Code.NOT_YET]
     recipes: dict[str, Checked] = {}
+    faulty = set()
     budget = Budget()
     for statement in statements:
         if not isinstance(statement, ast.Define):
@@ -131,6 +139,11 @@ def read_library(
         expanded = expand_definition(statement, names, catalog, budget)
         needs = tuple(p for p in statement.params if p.default is None)
         opaque = frozenset(p.name for p in needs) | expanded.failed
-        diagnostics += [*expanded.diagnostics, *check_program(expanded.program, names, catalog, opaque=opaque)]
+        found = [*expanded.diagnostics, *check_program(expanded.program, names, catalog, opaque=opaque)]
+        if found:
+            diagnostics += found
+            faulty.add(statement.name)
         recipes[statement.name] = Checked(statement.program, expanded.program, needs, bindings, tuple(refused))
-    return Library(name, parsed.file, bindings, catalog, recipes, tuple(diagnostics), tuple(refused), lost)
+    return Library(
+        name, parsed.file, bindings, catalog, recipes, tuple(diagnostics), tuple(refused), lost, frozenset(faulty)
+    )

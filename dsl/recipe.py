@@ -78,11 +78,14 @@ class Recipe:
         asked = (*self.limits, *(x for part in self.steps if isinstance(part, Repeat) for x in part.limits))
         return {x.metric: found for x in asked if (found := names.metric(x.metric)) is not None}
 
+    def data_names(self) -> tuple[str | None, str | None]:
+        """The names of what calibrates and of what judges. Errors: NO_DATA if that is not clear."""
+        return self.checked.bindings.roles([(s.data.name, s.data.span) for s in steps_of(self.steps) if s.data])
+
     def data(self) -> tuple[Declared | None, Declared | None]:
         """What the file declares to calibrate with, and to judge by. Errors: NO_DATA if that is not clear."""
-        named = [(s.data.name, s.data.span) for s in steps_of(self.steps) if s.data is not None]
         bindings = self.checked.bindings
-        calibrates, judges = bindings.roles(named)
+        calibrates, judges = self.data_names()
         return (
             bindings.data(calibrates) if calibrates is not None else None,
             bindings.data(judges) if judges is not None else None,

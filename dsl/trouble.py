@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Set
 
 import lark
@@ -66,10 +67,24 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str, ac
             f"unexpected '{token}'",
             Span(source, name, start, start + len(token)),
             label=_expected(accepted),
-            help=_SLIPS.get(str(token), "") or _statement_word(text, start, str(token)),
+            help=_slip(text, start, str(token)),
         )
     at = problem.pos_in_stream or 0
     return _character(text, Span(source, name, at, at + 1), accepted)
+
+
+def _slip(text: str, start: int, word: str) -> str:
+    """Advice for a word that stands in the wrong place, by what surrounds it."""
+    line = text[text.rfind("\n", 0, start) + 1 : start].split()
+    if word in ("where", "minimize", "maximize", "search") and line[:1] == ["compile"]:
+        return f"goals belong to recipes: recipe NAME = ... {word} ..., then compile ... with NAME"
+    if word in ("and", "&", "+", ";") and _IN_GOAL.search(text, 0, start):
+        return "bounds are separated by commas: where size <= 0.3x, cosine >= 0.99"
+    return _SLIPS.get(word, "") or _statement_word(text, start, word)
+
+
+#: Behind a bound: `where A <= 1x, B >= 2`.
+_IN_GOAL = re.compile(r"\b(?:where|until|while)\s[^\n+|)]*[<>]=?\s*[^\s,+|)]+\s*\Z")
 
 
 def _ended(text: str, source: str, name: str, accepted: Set[str]) -> Diagnostic:

@@ -192,7 +192,7 @@ def test_one_job_for_each_statement_and_target(tmp_path: Path) -> None:
         ("recipe a = fp16\n", [Code.UNKNOWN_RECIPE]),
         ("fp16\n", [Code.UNKNOWN_RECIPE]),
         ('compile "missing.onnx" with fp16\n', [Code.NOT_FOUND]),
-        ('compile m with fp16\ncompile "missing.onnx" with nothing\n', [Code.WRONG_KIND, Code.UNKNOWN_STEP]),
+        ('compile m with fp16\ncompile "none.onnx" with nix\n', [Code.WRONG_KIND, Code.NOT_FOUND, Code.UNKNOWN_STEP]),
         ('compile rebasin([a]) with fp16\ncompile 3 with fp16\n', [Code.NOT_YET, Code.WRONG_KIND]),
         (f'{TARGETS}recipe r = fp16 where latency <= 1ms for a\ncompile "net.onnx" with r\n', [Code.BAD_TARGET]),
         ('recipe r(x) = prune(x)\ncompile "net.onnx" with r\n', [Code.MISSING_ARGUMENT]),
@@ -202,6 +202,68 @@ def test_one_job_for_each_statement_and_target(tmp_path: Path) -> None:
 def test_what_cannot_run_is_told_before_any_work(tmp_path: Path, text: str, found: list[Code]) -> None:
     two_layers(tmp_path)
     assert codes(write(tmp_path / "a.mlc", text)) == found
+
+
+MANY = """
+data d = npz("none.npz")
+target phone = ort(cpu)
+recipe small(r = 50%) = prune(r) + int8(data=d)
+recipe bad = prune(50)
+recipe acc = fp16 where acc_drop <= 1pp
+recipe cos = fp16 where cosine >= 0.9
+recipe lost = (((
+compile "none.onnx" with smal
+compile "net.onnx" with small(r=10) to phone, phoe
+compile nett with bad
+compile "net.onnx" with acc
+compile "net.onnx" with lost + fp16
+compile "net.onnx" with cos
+compile "none.onnx" with correct_bias + fp16
+"""
+
+
+def test_all_mistakes_of_a_file_are_told_in_one_run(tmp_path: Path) -> None:
+    """Each once, with its line; what follows from another one is not told."""
+    two_layers(tmp_path)
+    path = write(tmp_path / "a.mlc", MANY)
+    with pytest.raises(MlcError) as caught:
+        jobs_of(path, stdin=NOTHING, check="fast")
+    told = [(d.span.line_column()[0], d.message) for d in caught.value.diagnostics if d.span is not None]
+    assert told == [
+        (2, f"there is no data file '{tmp_path / 'none.npz'}'"),
+        (5, "'prune.ratio' = 50 is out of range 0%..100%"),
+        (6, "'acc_drop' needs labels"),
+        (7, "'cosine' is not measured under --check fast"),
+        (8, "unexpected end of the recipe"),
+        (9, f"there is no model '{tmp_path / 'none.onnx'}'"),
+        (9, "unknown step 'smal'"),
+        (10, "unknown target 'phoe'"),
+        (10, "'prune.ratio' = 10 is out of range 0%..100%"),
+        (11, "'nett' is bound to no model"),
+        (15, f"there is no model '{tmp_path / 'none.onnx'}'"),
+        (15, "'correct_bias' must come after 'fp16', and 'fp16' comes later"),
+    ]
+    assert len(told) == len(caught.value.diagnostics)
+
+
+def test_data_that_a_file_lacks_is_told_with_its_line(tmp_path: Path) -> None:
+    two_layers(tmp_path)
+    needy = 'compile "net.onnx" with int8 + correct_bias\n'
+    for text, line, code, message in (
+        (needy, 1, Code.NO_DATA, "'correct_bias' needs calibration data, and the file has none"),
+        (f'data d = npz("none.npz")\n{needy}', 1, Code.NOT_FOUND, f"there is no data file '{tmp_path / 'none.npz'}'"),
+        ('recipe r = fp16 where acc_drop <= 1pp\ncompile "net.onnx" with r\n', 1, Code.NO_DATA, "needs labels"),
+    ):
+        with pytest.raises(MlcError) as caught:
+            jobs(write(tmp_path / "a.mlc", text))
+        (found,) = caught.value.diagnostics
+        assert found.span is not None
+        assert (found.span.line_column()[0], found.code) == (line, code)
+        assert message in found.message
+        assert "--eval" not in str(caught.value)  # which mlc run does not take
+    samples(tmp_path)
+    write(tmp_path / "b.mlc", f'data d = npz("data.npz", labels="y")\n{needy}')
+    assert len(jobs(str(tmp_path / "b.mlc"))) == 1
 
 
 def test_standard_input_is_a_file_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,7 +247,6 @@ def test_recipes_on_the_command_line_have_no_files(folder: Path, capsys: pytest.
 
 
 def test_a_file_for_metrics_alone_may_hold_no_pass(folder: Path) -> None:
-    path = written(
-        folder, 'recipe r = fp16 where mine.one >= 1\ncompile "net.onnx" with r', "def one(o, l): return 1\n"
-    )
+    recipe = 'data d = npz("data.npz")\nrecipe r = fp16 where mine.one >= 1\ncompile "net.onnx" with r'
+    path = written(folder, recipe, "def one(outputs, labels):\n    return 1\n")
     assert len(jobs_of(path, stdin=io.StringIO(""))) == 1

@@ -1,0 +1,47 @@
+"""What the statements of a file lack to be run: data that steps or bounds need, and files that data is read from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..ir.errors import Code, Diagnostic, Span
+from ..passes.base import Need
+from .data import Declared
+from .judge import unmeasurable
+from .program import Program
+
+
+def lacking(
+    program: Program, data: tuple[Declared | None, Declared | None], statement: Span | None, *, check: str
+) -> Iterator[Diagnostic]:
+    """What nothing in the file gives, told at the `compile` statement or at the bound that needs it."""
+    calibrates, judges = data
+    for step in program.steps:
+        wants = step.action.wants()
+        if Need.DATA in wants and calibrates is None:
+            message = f"'{step.action.name}' needs calibration data, and the file has none"
+            yield Diagnostic(Code.NO_DATA, message, statement, help='add a line: data cal = npz("samples.npz")')
+        elif Need.LABELS in wants and (calibrates is None or calibrates.selection.labels is None):
+            message = f"'{step.action.name}' needs labels, and the data of the file has none"
+            help = 'name their key: data cal = npz("samples.npz", labels="y")'
+            yield Diagnostic(Code.NO_DATA, message, statement, help=help)
+    judging = judges or calibrates
+    yield from unmeasurable(
+        program.limits + program.loops,
+        check=check,
+        samples=judging is not None,
+        labels=judging is not None and judging.selection.labels is not None,
+        classes=True,  # what only the model can tell
+        give='add a line: data val = npz("samples.npz", labels="y")',
+    )
+
+
+def missing_files(data: Declared, span: Span | None) -> Iterator[Diagnostic]:
+    """The files and folders that a source reads and that are not there."""
+    for field in dataclasses.fields(data.source):  # type: ignore[arg-type]  # every source is a dataclass
+        value = getattr(data.source, field.name)
+        if field.metadata["unit"] == "path" and value is not None and not Path(value).exists():
+            help = "paths in a recipe file are relative to the file"
+            yield Diagnostic(Code.NOT_FOUND, f"there is no data file {value!r}", span, help=help)
