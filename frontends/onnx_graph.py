@@ -171,7 +171,7 @@ class GraphBuilder:
 
 def read_type(proto: TypeProto, where: str) -> Type | None:
     """A declared type; None where the file says nothing. Sizes below zero mean unknown."""
-    kind = proto.WhichOneof("value")
+    kind = _innermost(proto)
     if kind in ("map_type", "sparse_tensor_type", "opaque_type"):
         raise error(
             Code.UNSUPPORTED_MODEL,
@@ -183,6 +183,14 @@ def read_type(proto: TypeProto, where: str) -> Type | None:
     if isinstance(found, TensorType) and math.prod(d for d in found.shape if isinstance(d, int) and d) >= _HUGE:
         raise broken(f"the declared shape {found} is beyond what memory can hold", where)
     return found
+
+
+def _innermost(proto: TypeProto) -> str | None:
+    """What a value consists of, if it is a sequence or an optional one too."""
+    kind: str | None = proto.WhichOneof("value")
+    if kind == "sequence_type":
+        return _innermost(proto.sequence_type.elem_type)
+    return _innermost(proto.optional_type.elem_type) if kind == "optional_type" else kind
 
 
 def _without_marks(declared: Type) -> Type:

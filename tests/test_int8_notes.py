@@ -15,6 +15,7 @@ from mlc.backends.runner import OrtRunner
 from mlc.backends.targets import parse_target
 from mlc.ir.core import Ints, Module
 from mlc.ir.dtypes import DType
+from mlc.ir.types import TensorType
 from mlc.passes.base import Context
 from mlc.passes.quantize.equalize import Equalize
 from mlc.passes.quantize.int8.int8 import Int8
@@ -48,6 +49,22 @@ def test_a_limit_that_nothing_is_measured_for_is_told() -> None:
     assert "'damage' limits nothing" in notes(dense(), Context(target=TARGET), Int8(damage=0.01))
     assert "'damage' limits nothing" not in notes(dense(), Context(target=TARGET))
     assert "'damage' limits nothing" not in notes(dense(), rows, Int8(damage=0.01))
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_what_damage_means_is_told(classes: bool) -> None:
+    """A model that only says which class it is has no angle: its answers are counted."""
+    net, weight = Layers(), RNG.standard_normal((16, 8)).astype(np.float32)
+    weight[0] = 0
+    y = net.op("MatMul", [net.input("x", DType.F32, "N", 16), net.const(weight, "w")])
+    if classes:
+        y = net.op("ArgMax", [y], [TensorType(DType.I64, y.type.shape[:1])], {"axis": 1, "keepdims": 0})  # type: ignore[union-attr]
+    rows = RNG.standard_normal((32, 16))
+    rows[:, 0] *= 1000  # the grid that covers this rounds what matters away
+    told = notes(net.done(y), of(rows), Int8(damage=1.0))
+    measure = "share of the numbers that differ" if classes else "1 - cosine"
+    assert f"({measure}); damage=1%" in told
+    assert f"({measure} with activations rounded" in told
 
 
 @pytest.mark.parametrize("held", [0.0, 0.5])

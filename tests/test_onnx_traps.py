@@ -413,6 +413,17 @@ def test_names_of_constants_in_bodies_are_unique() -> None:
     assert homes == [["w2"], ["w2_1"], ["w2_2"], ["w2_3"]], "each stays in the body that reads it"
 
 
+@pytest.mark.parametrize("wrap", [helper.make_sequence_type_proto, helper.make_optional_type_proto])
+def test_what_holds_maps_is_refused(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    """A ZipMap makes a sequence of maps, of which there is no type here."""
+    made = good()
+    inner = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    made.graph.output[0].type.CopyFrom(wrap(inner))
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    with pytest.raises(MlcError, match="the value is a map"):
+        load(tmp_path / "m.onnx")
+
+
 def test_a_group_norm_with_one_scale_for_each_group_is_refused(tmp_path: Path) -> None:
     """Opset 21 reads the scale channel by channel, and the version converter leaves it as it was."""
     built = model(

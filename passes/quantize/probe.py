@@ -22,6 +22,7 @@ import numpy as np
 from ...ir.core import Module
 from ...ir.cost import module_cost
 from ...ir.dims import evaluate
+from ...ir.feeds import beside
 from ..base import Context
 from ..instruments import ABSENT, Angle, arrays
 from ..ports import Array, Data, Executable, Feeds
@@ -44,6 +45,7 @@ def affordable(module: Module, ctx: Context, questions: int, most: int = SAMPLES
     return max(1, min(most, int(_WORK / (max(macs or 1, 1) * max(1, questions)))))
 
 
+ANGLE, SHARE = "1 - cosine", "share of the numbers that differ"
 #: The scale and zero point of a u8 grid.
 Grid = tuple[float, int]
 
@@ -92,7 +94,7 @@ class Probe:
         """Some samples and what the model makes of them, as many as the memory allows; one in any case."""
         held, shelf = 0, Shelf()
         for feeds in _spread(data, samples):
-            found = arrays(self._executable.run({**feeds, **self._off}))
+            found = arrays(self._executable.run(beside(feeds, self._off)))
             held += sum(a.nbytes for a in (*arrays(feeds).values(), *found.values()))
             if self._feeds and held > budget:
                 return
@@ -119,13 +121,19 @@ class Probe:
 
     def _compare(self, index: int, given: Feeds, seen: _Difference) -> None:
         """Run one sample; its outputs are not held any longer."""
-        found = arrays(self._executable.run({**self._feeds[index], **given}))
+        found = arrays(self._executable.run(beside(self._feeds[index], given)))
         for name, expected in self._expected[index].items():
             seen.update(name, expected(), found.get(name, ABSENT))
 
     @property
     def samples(self) -> int:
         return len(self._feeds)
+
+    @property
+    def measure(self) -> str:
+        """What damage is, for reports: it depends on whether the model has outputs of floats."""
+        outputs = (keep() for keep in self._expected[0].values())
+        return ANGLE if any(np.issubdtype(o.dtype, np.floating) for o in outputs) else SHARE
 
     def _replaced(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Weights by the inputs that hold them."""
@@ -191,6 +199,6 @@ def _spread(data: Data, samples: int) -> Iterator[Feeds]:
     last = max(picked, default=-1)
     for index, batch in enumerate(data.batches(1)):
         if index in picked:
-            yield dict(batch.inputs)
+            yield batch.inputs
         if index >= last:
             return

@@ -23,7 +23,7 @@ from .sites import Candidate, candidates
 _KEPT = "its 8-bit forms would do more damage to the outputs than the option 'damage' allows"
 _NO_GAIN = "codes would be neither faster nor smaller"
 _NOTABLE = 0.01  # what other steps may do to the outputs, and what `mlc verify` accepts
-_TOLD = "damage to the worst output on probed samples: {:.2%} (1 - cosine); damage=1% would leave more in floats"
+_TOLD = "damage to the worst output on probed samples: {:.2%} ({}); damage=1% would leave more in floats"
 _UNEVEN = 100.0  # times the largest number of another channel
 _EQUALIZE = (
     "weights whose channels differ by more than 100x: {}, e.g. {}; activations of such channels share one grid: "
@@ -83,9 +83,9 @@ class _Decider:
         if self.settings.mode == "auto" and found and self.ctx.data is not None and self.ctx.runner is not None:
             chosen = self._by_damage(found, placement, calibration)
             if chosen != forms:
-                forms, tried = chosen, calibration.tried
-                placement, calibration = self._calibrated(found, forms, calibration.observer)
-                calibration = replace(calibration, tried=tried)
+                forms, first = chosen, calibration
+                placement, calibration = self._calibrated(found, forms, first.observer)
+                calibration = replace(calibration, tried=first.tried, measure=first.measure)
         weights = tuple(c for c in found if c.forms.keys() <= forms.keys())
         return Decision(weights, forms, placement, calibration, tuple(self.skipped), tuple(self.notes))
 
@@ -160,7 +160,7 @@ class _Decider:
         )
         self.notes += made.choice.notes
         if made.choice.damage > _NOTABLE:
-            self.notes.append(_TOLD.format(made.choice.damage))
+            self.notes.append(_TOLD.format(made.choice.damage, made.measure))
         if made.choice.damage > _NOTABLE or len(made.forms) < sum(len(c.forms) for c in found):
             self._advise(found)
         for candidate in found:

@@ -12,7 +12,7 @@ from ....ir.quant import QSpec, grid
 from ...base import Context
 from ...statistics import StreamingStatistics, sources
 from ..observe import OBSERVERS
-from ..probe import Probe, affordable
+from ..probe import ANGLE, Probe, affordable
 from .placement import GridClass, Placement
 from .plan import ActivationGrid
 
@@ -37,16 +37,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ranges of all classes by one observer, and what was measured of others (damage, by name)."""
+    """The ranges of all classes by one observer, and what was measured of others (damage by name, and its measure)."""
 
     observer: str
     ranges: tuple[Range, ...]
     tried: Mapping[str, float] = field(default_factory=dict)
+    measure: str = ANGLE
 
 
 def calibrate(module: Module, placement: Placement, observer: str, ctx: Context) -> Calibration:
     """The ranges of all classes. With the observer `auto` those among `CHOICES` with which rounding all activations
-    does the least damage to the outputs (1 - cosine, probe.py)."""
+    does the least damage to the outputs (probe.py)."""
     stats = ctx.stats or StreamingStatistics(*sources(ctx), max_memory=ctx.max_memory, progress=ctx.progress)
     within = replace(ctx, stats=stats)
     places = tuple(
@@ -62,9 +63,9 @@ def _calibrate(module: Module, placement: Placement, observer: str, ctx: Context
     first = names[0]
     if len(names) == 1 or not placement.classes or not all(r.known for ranges in found.values() for r in ranges):
         return Calibration(first, found[first])
-    damage = _damage(module, placement, found, ctx)
+    damage, measure = _damage(module, placement, found, ctx)
     best = min(names, key=damage.__getitem__)
-    return Calibration(best, found[best], damage)
+    return Calibration(best, found[best], damage, measure)
 
 
 def _observe(
@@ -86,13 +87,13 @@ def _observe(
 
 def _damage(
     module: Module, placement: Placement, found: Mapping[str, Sequence[Range]], ctx: Context
-) -> dict[str, float]:
-    """1 - cosine of the outputs with all activations rounded on the ranges of every observer, weights as they are."""
+) -> tuple[dict[str, float], str]:
+    """The damage of all activations rounded on the ranges of every observer, weights as they are; and its measure."""
     made = {name: {g.value: (g.scale, g.zero) for g in probed(placement, ranges)} for name, ranges in found.items()}
     glue = [op.results[0].name for op in placement.glue]
     samples = affordable(module, ctx, len(made), most=_SAMPLES)
     probe = Probe(module, ctx, (), next(iter(made.values())), glue=glue, samples=samples)
-    return {name: probe.damage(activations=grids) for name, grids in made.items()}
+    return {name: probe.damage(activations=grids) for name, grids in made.items()}, probe.measure
 
 
 def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid]:

@@ -36,10 +36,11 @@ _UNRESOLVED = 1 / 8  # of the budget: damage of weights, and of data, that may b
 
 @dataclass(frozen=True)
 class Measured:
-    """The forms of readers of weights (those in floats are missing), and notes on how they were chosen."""
+    """The forms of readers of weights (those in floats are missing), how they were chosen, and what damage means."""
 
     forms: Forms
     choice: Choice
+    measure: str
 
 
 def by_damage(
@@ -59,7 +60,7 @@ def by_damage(
     """
     work = _Work(module, ctx, found, place, {g.value: (g.scale, g.zero) for g in grids}, budget, per_channel)
     choice = choose(work.options, budget, work.together, work.alone)
-    return Measured(work.forms(choice.picked), choice)
+    return Measured(work.forms(choice.picked), choice, work.probe.measure)
 
 
 @dataclass

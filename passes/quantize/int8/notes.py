@@ -86,4 +86,4 @@ def _observed(found: Calibration) -> Iterator[str]:
     """Which observer was chosen, and what the others would have done."""
     if found.tried:
         told = ", ".join(f"{name} {damage:.2g}" for name, damage in found.tried.items())
-        yield f"ranges of activations: {found.observer} (1 - cosine with activations rounded: {told})"
+        yield f"ranges of activations: {found.observer} ({found.measure} with activations rounded: {told})"
