@@ -140,6 +140,7 @@ class _Compilation:
             labels=options.labels,
             mask=options.mask,
             seed=options.seed,
+            progress=options.progress,
         )
         if program.learns and (told := overlap(self.data, self.eval)):
             self.warnings.append(told)

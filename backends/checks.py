@@ -89,13 +89,12 @@ class Judge:
         check_dims(module, dims)
         source = Path(module.source.path) if module.source is not None else module
         limit = max_memory if max_memory is not None else memory_limit()
-        needed = _RUN_FACTOR * _weight_bytes(module)
         on = f"{len(samples)} samples of the data" if samples is not None else "synthetic input"
         known = {} if samples is None else _binding(module, next(iter(samples.batches(1))).inputs)
         judge = cls(source, samples, on, binding={**known, **dims}, threads=threads, progress=progress)
         if level != "full":
             judge.judged_on = "changed operators alone" if level == "fast" else "nothing"
-        elif needed > limit:
+        elif not fits(module, limit):
             judge.too_large = True
             judge.judged_on = "changed operators alone"
             judge.warnings.append(
@@ -109,7 +108,7 @@ class Judge:
         session = self.open_source()
         feeds: Iterator[Feeds]
         if self.samples is not None:
-            feeds = (dict(b.inputs) for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
+            feeds = (b.inputs for b in islice(self.samples.batches(1), _DRIFT_SAMPLES))
             wanted = min(_DRIFT_SAMPLES, len(self.samples))
         else:
             rng = np.random.default_rng(seed)
@@ -316,6 +315,11 @@ def _broken(agreement: Agreement, judge: Judge, *, exact: bool) -> tuple[Diagnos
 def memory_limit() -> int:
     """Half of the machine's memory, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def fits(module: Module, limit: int) -> bool:
+    """Whether a module can be run within so many bytes."""
+    return _RUN_FACTOR * _weight_bytes(module) <= limit
 
 
 def _weight_bytes(module: Module) -> int:

@@ -18,6 +18,7 @@ from ..ir.core import Module
 from ..ir.disk import write_error
 from ..ir.dtypes import DType
 from ..ir.errors import MEMORY_HELP, Code, Diagnostic, MlcError, ResourceError, error
+from ..ir.feeds import Feeds
 from ..ir.scratch import scratch
 
 _FATAL = 4  # log severity: what goes wrong is raised
@@ -93,6 +94,8 @@ class Session:
         except _FAILURES as reason:
             if _out_of_memory(reason):
                 raise _no_memory(self.name, reason) from reason
+            if isinstance(feeds, Feeds):
+                raise _no_run(self.name, feeds, reason) from reason
             raise error(
                 Code.BAD_DATA if _is_feed_error(reason) else Code.RUNTIME,
                 f"ONNX Runtime cannot run {self.name}: {_reason(reason)}",
@@ -182,6 +185,18 @@ def _no_memory(name: str, reason: Exception) -> ResourceError:
     asked = f": it asked for {int(wanted[1]) / 2**20:,.0f} MiB" if wanted else ""
     message = f"ONNX Runtime ran out of memory on {Path(name).name}{asked}"
     return ResourceError(Diagnostic(Code.MEMORY, message, help=MEMORY_HELP))
+
+
+def _no_run(name: str, feeds: Feeds, reason: Exception) -> MlcError:
+    """The error for samples of the user's: which, and what the runtime says of them."""
+    shapes = ", ".join(f"{key!r} {list(shape)}" for key, shape in feeds.shapes.items())
+    return error(
+        Code.BAD_DATA,
+        f"the model does not run with inputs of these shapes: {shapes}",
+        where=feeds.where,
+        help="give samples as the model was made for",
+        note=f"ONNX Runtime says of {name}: {_reason(reason)}",
+    )
 
 
 def _no_room(written: str | os.PathLike[str] | None, refusal: MlcError) -> MlcError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..frontends.data.samples import Samples
 from ..ir.core import Module
+from ..ir.progress import Progress
 from .data import Data, open_data
 from .program import Program
 
@@ -17,15 +18,22 @@ def open_samples(
     labels: str | None,
     mask: str | None,
     seed: int,
+    progress: Progress | None = None,
 ) -> tuple[Samples | None, Samples | None]:
     """(what calibrates, what judges): `data` and `judges`, else what the recipe's file binds; without data that judges
-    a seeded split of what calibrates, or all of it for both when no step learns from it."""
+    a seeded split of what calibrates, or all of it for both when no step learns from it.
+
+    Every sample is read and checked once, so that no work is lost on the last one. Errors: BAD_DATA for one that is
+    wrong.
+    """
     given = program.data(data, judges)
     names = ("--data", "--eval")
     calibrate, judge = (
         open_data(each, module, labels=labels, mask=mask, name=name) if each is not None else None
         for each, name in zip(given, names)
     )
+    for samples in filter(None, (calibrate, judge)):
+        samples.check(progress)
     if judge is not None or calibrate is None or not program.learns:
         return calibrate, judge or calibrate
     first, second = calibrate.split(seed)

@@ -22,6 +22,7 @@ from ...ir.options import option
 from ..user_code import import_module, told
 from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, match_keys
 
+_MARK = 8  # bytes of a hash that are kept
 _DICTS = "yield a dict of arrays for each sample, with the input names as keys"
 
 
@@ -63,6 +64,7 @@ class PythonStream(Stream):
         self._function, self._inputs, self._labels = function, inputs, labels
         self._counted: dict[int | None, int] = {}
         self._kept: Iterable[Any] | None = None
+        self._marks = bytearray()  # a hash of each sample that was read, in its place
 
     def count(self, limit: int | None = None) -> int:
         """Counted in one pass over the samples, if what the function returns has no length."""
@@ -78,7 +80,9 @@ class PythonStream(Stream):
         position = -1
         for position, item in enumerate(self._items(range(wanted.stop))):
             if wanted.keeps(position):
-                yield self._sample(position, item)
+                sample = self._sample(position, item)
+                self._check_same(sample)
+                yield sample
         if position + 1 < wanted.stop:
             raise bad(
                 f"the function yields {position + 1} samples now, and yielded {wanted.stop} before",
@@ -92,6 +96,20 @@ class PythonStream(Stream):
         for sample in self.read(Wanted(self.count(limit), lambda _: True)):
             sha.update(sample.digest())
         return sha.hexdigest()
+
+    def _check_same(self, sample: Sample) -> None:
+        """Errors: BAD_DATA for a sample that is another one than in the pass before."""
+        place = slice(sample.index * _MARK, (sample.index + 1) * _MARK)
+        mark = sample.digest()[:_MARK]
+        known = self._marks[place]
+        if any(known) and known != mark:
+            raise bad(
+                "the function yields another sample here than it did before: every pass must give the same",
+                sample.where,
+                "seed what is random inside the function, and do not shuffle",
+            )
+        self._marks.extend(bytes(max(0, place.stop - len(self._marks))))
+        self._marks[place] = mark
 
     def _items(self, limit: range | None) -> Iterator[Any]:
         """What the function yields; an exception in it is the user's, and is told with its place."""

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ...ir.demands import Demands
+from ...ir.feeds import Feeds
+from ...ir.progress import Progress
 from ...ir.types import Type
 from . import fit
 from .demanded import Checker
@@ -29,7 +31,7 @@ _WAITING = 8  # batches' worth of samples that may wait for others of their leng
 class Batch:
     """Some samples; satisfies the protocol of the passes."""
 
-    inputs: Mapping[str, Array]
+    inputs: Feeds
     labels: Array | None
     n: int
 
@@ -122,6 +124,12 @@ class Samples:
                 self.checker.check(cut)
             yield cut
 
+    def check(self, progress: Progress | None = None) -> None:
+        """Read every sample once. Errors: BAD_DATA for the first that is wrong."""
+        for number, _ in enumerate(self.read(), start=1):
+            if progress is not None:
+                progress.advance("samples checked", number, len(self))
+
     def _cut(self, sample: Sample, padding: Padding) -> Sample:
         whole = {name: fit.is_whole(array, self.inputs[name]) for name, array in sample.inputs.items()}
         padding.check(whole, sample.where)
@@ -181,10 +189,11 @@ def _shapes(sample: Sample) -> tuple[tuple[int, ...], ...]:
 def _alone(sample: Sample, whole: Set[str]) -> Batch:
     """A sample that is one run: the inputs that are not whole get their batch axis."""
     inputs = {name: array if name in whole else array[None] for name, array in sample.inputs.items()}
-    return Batch(inputs, None if sample.label is None else sample.label[None], 1)
+    return Batch(Feeds(inputs, sample.where), None if sample.label is None else sample.label[None], 1)
 
 
 def _stacked(rows: Sequence[Sample]) -> Batch:
     inputs = {name: np.stack([row.inputs[name] for row in rows]) for name in rows[0].inputs}
     labels = [row.label for row in rows if row.label is not None]
-    return Batch(inputs, np.stack(labels) if labels else None, len(rows))
+    more = f", or one of {len(rows) - 1} that are run with it" if len(rows) > 1 else ""
+    return Batch(Feeds(inputs, rows[0].where + more), np.stack(labels) if labels else None, len(rows))

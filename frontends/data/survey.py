@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.feeds import Feeds
 from ...ir.types import TensorType
+from .fit import feeds_of
 from .samples import Samples
-from .source import Array, Sample, bad
+from .source import Array, Sample
 
 _SHAPES = 8  # the commonest are told
 _CLASSES = 1000
 Advance = Callable[[str, int, int], None]
+Run = Callable[[Feeds], object]
 
 
 @dataclass
@@ -69,11 +72,19 @@ class Survey:
     identical: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, samples: Samples, what: str, advance: Advance | None = None) -> Survey:
-        """Errors: BAD_DATA for the first sample that is wrong."""
+    def of(cls, samples: Samples, what: str, run: Run | None = None, advance: Advance | None = None) -> Survey:
+        """`run` runs the model: on the first sample of all shapes that there are.
+
+        Errors: BAD_DATA for the first sample that is wrong, or that the model does not run with.
+        """
         found = cls(samples, {name: _Input(kind) for name, kind in samples.inputs.items()})
+        ran: set[tuple[tuple[int, ...], ...]] = set()
         for number, sample in enumerate(samples.read(), start=1):
             found.update(sample)
+            shapes = tuple(array.shape for array in sample.inputs.values())
+            if run is not None and shapes not in ran:
+                run(Feeds(feeds_of(sample, samples.inputs), sample.where))
+                ran.add(shapes)
             if advance is not None:
                 advance(what, number, len(samples))
         return found
@@ -111,16 +122,6 @@ class Survey:
             return None
         counts = [[label, count] for label, count in sorted(self.labels.items())]
         return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
-
-    def check_classes(self, classes: int, output: str) -> None:
-        """Errors: BAD_DATA for a label that none of the classes of an output has."""
-        wrong = [label for label in self.labels if not 0 <= label < classes]
-        if wrong:
-            raise bad(
-                f"there is a label {wrong[0]}, and output {output!r} has {classes} classes",
-                self.samples.stream.title,
-                "number the classes from 0, in the order of the model's outputs",
-            )
 
     def _notes(self) -> Iterator[str]:
         yield from self.samples.stream.notes

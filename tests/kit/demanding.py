@@ -108,6 +108,20 @@ def halved() -> ModelProto:
     return _model(nodes, ("x", _F, ("N", 3, "H", "W")), ("N", 3), **weights)
 
 
+def three() -> ModelProto:
+    """Exactly three numbers of a row must not be 0: nothing that a graph says."""
+    node = helper.make_node
+    nodes = [
+        node("NonZero", ["x"], ["places"]),
+        node("Reshape", ["places", "shape"], ["six"]),
+        node("Cast", ["six"], ["numbers"], to=_F),
+        node("ReduceSum", ["numbers"], ["total"], keepdims=0),
+        node("MatMul", ["x", "w"], ["wide"]),
+        node("Add", ["wide", "total"], ["y"]),
+    ]
+    return _model(nodes, ("x", _F, ("N", WIDTH)), ("N", CLASSES), shape=np.array([2, 3]), w=_rows(0, WIDTH, CLASSES))
+
+
 def write(folder: Path, build: Build, name: str = "m.onnx") -> Path:
     path = folder / name
     path.write_bytes(build().SerializeToString())

@@ -236,6 +236,14 @@ RECIPES = (
 _CHECK = "mlc data check m.onnx"
 _INT8 = "mlc compile m.onnx -r int8"
 
+_UNSEEDED = """
+import numpy as np
+
+def rows():
+    for _ in range(8):
+        yield {"x": np.random.default_rng().standard_normal(64, np.float32)}
+"""
+
 DEMANDS = (
     _data("data: a token beyond the table", "samples.npz", models.tokens(demanding.sliced, length=9, last=50), _CHECK),
     _data("data: a token beyond it: int8", "samples.npz", models.tokens(demanding.sliced, length=9, last=50), _INT8),
@@ -249,6 +257,8 @@ DEMANDS = (
           "mlc data check net.onnx --labels y"),
     _data("data: labels between classes", "labels.npz", models.labelled([0, 1, 2.5, 3]),
           "mlc compile net.onnx -r int8 --labels y"),
+    _data("data: a function that is not seeded", "mine.py:rows", models.text("mine.py", _UNSEEDED),
+          "mlc data check net.onnx"),
 )  # fmt: skip
 
 DATA = (
