@@ -157,9 +157,17 @@ class Page:
             yield from ("", f"## {title}: `{task}`")
             for model in dict.fromkeys(e.model for e in self.entries if e.task == task):
                 yield from ("", f"### {model}", "", *self._table(model, task))
-        yield from ("", "## How it was measured", "", *self.plan["page"]["method"].strip().splitlines(), "")
+        yield from ("", "## How it was measured", "", *self._method(), "")
         yield from (f"- {peer['title']}: {', '.join(peer['requirements'])}" for peer in self.plan["peers"].values())
         yield from ("", " ".join(f"{name} {value};" for name, value in self.environment.items()).rstrip(";"))
+
+    def _method(self) -> list[str]:
+        said = [f"`{task}` {', '.join(f'{m} {v:g}' for m, v in models.items())}" for task, models in self._floors()]
+        return str(self.plan["page"]["method"]).strip().replace("{floors}", "; ".join(said)).splitlines()
+
+    def _floors(self) -> Iterator[tuple[str, Mapping[str, float]]]:
+        for task, models in self.plan["floors"].items():
+            yield task, {"all" if model == "*" else model: value for model, value in models.items()}
 
     def _table(self, model: str, task: str) -> Iterator[str]:
         leads = self._leads()

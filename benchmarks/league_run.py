@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from league_contests import Contest, samples
@@ -131,12 +130,3 @@ def short(text: str, most: int = 200) -> str:
     text = re.sub(r"\s+", " ", re.sub(r"(/[\w.+-]+){2,}/", ".../", text).replace("|", "/"))
     text = _PREAMBLE.sub("", text).strip()
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def versions(python: Path, requirements: Sequence[str]) -> Mapping[str, str]:
-    """What is installed of the direct requirements."""
-    names = [re.split(r"[\[=<>]", r)[0] for r in requirements]
-    code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    done = subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
