@@ -43,6 +43,7 @@ from .cli_options import (
     dims_of,
     json_text,
     metrics_of,
+    misused,
 )
 from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
@@ -471,17 +472,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage(message: str, arguments: list[str]) -> Diagnostic:
-    """A wrong command line with advice for what people most often mean."""
-    command = next((a for a in arguments if not a.startswith("-")), "")
     commands = (*app.registered_commands, *files.registered_commands)
     known = {c.name or c.callback.__name__ for c in commands if c.callback is not None}
-    known |= {str(group.name) for group in app.registered_groups}
-    help = f"see mlc {command} --help" if command in known else "see mlc --help"
-    if "'--recipe'" in message:
-        help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"
-    elif "unexpected extra argument" in message and "-r" in arguments:
-        help = "quote the recipe: -r 'prune + int4 on \"encoder\"'"
-    return Diagnostic(Code.USAGE, message, help=help)
+    return misused(message, arguments, known | {str(group.name) for group in app.registered_groups})
 
 
 def _interrupted() -> int:

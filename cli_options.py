@@ -1,14 +1,15 @@
-"""What several commands take: options with their help, and how sizes and dimensions are read."""
+"""What several commands take: options with their help, how they are read, and what a wrong command line is told."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from .ir import errors
-from .ir.errors import Code
+from .ir.errors import Code, Diagnostic
 
 Model = Annotated[Path, typer.Argument(help="the model: an .onnx file", show_default=False)]
 Recipe = Annotated[
@@ -28,11 +29,17 @@ Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 Threads = Annotated[int | None, typer.Option(help="threads of the runtime  [default: the target's]", min=1)]
 MaxMemory = Annotated[str | None, typer.Option(help="memory for samples and checks, e.g. 2GiB  [default: half of RAM]")]
 Dims = Annotated[str | None, typer.Option(help="sizes of symbolic dimensions, e.g. N=1,T=128")]
-Check = Annotated[str, typer.Option(help="full: load, agree and time; fast: structure and changed ops; none")]
+Check = Annotated[
+    Literal["full", "fast", "none"],
+    typer.Option(help="full: load, agree and time; fast: structure and changed ops; none"),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="any skipped site is an error (exit 3)")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
-External = Annotated[str, typer.Option(help="weights in a file of their own: auto (above 1.5 GiB), always, never")]
+External = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option(help="weights in a file of their own: auto (above 1.5 GiB), always, never"),
+]
 Opset = Annotated[
     int | None, typer.Option(help="the opset of the emitted file  [default: the one the model was raised to]")
 ]
@@ -96,3 +103,22 @@ def metrics_of(options: list[str] | None) -> dict[str, str]:
             )
         found[name] = function
     return found
+
+
+def misused(message: str, arguments: list[str], commands: Collection[str]) -> Diagnostic:
+    """A wrong command line, with advice for what people most often mean."""
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    help = f"see mlc {command} --help" if command in commands else "see mlc --help"
+    message = message.replace(" Value error, ", " ")  # what checks the value says of itself
+    models = [a for a, before in zip(arguments, ["", *arguments]) if a.endswith(".onnx") and before not in _OUT]
+    if "unexpected extra argument" in message and command in ("compile", "plan") and len(models) > 1:
+        message = "several models are given, and a recipe starts from one: no step makes one model of several yet"
+        help = f"compile each by itself: mlc {command} {models[0]} -r RECIPE; or list them in a file: mlc run FILE.mlc"
+    elif "'--recipe'" in message:
+        help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"
+    elif "unexpected extra argument" in message and "-r" in arguments:
+        help = "quote the recipe: -r 'prune + int4 on \"encoder\"'"
+    return Diagnostic(Code.USAGE, message, help=help)
+
+
+_OUT = ("-o", "--output")

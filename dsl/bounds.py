@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..ir.errors import Code, Diagnostic, Span
+from . import habits
 from . import syntax as ast
 from .metrics import METRICS, USER, Metric
 from .names import Names
@@ -91,7 +92,8 @@ def _unknown(name: str, span: Span | None, names: Names) -> Diagnostic:
         advice = f"it has {', '.join(known)}" if known else f"write {base}"
         return Diagnostic(Code.UNKNOWN_METRIC, message, span, help=advice)
     others = f"the metrics are {', '.join(METRICS)}; yours: --metric {name}=FILE.py:FUNCTION"
-    advice = near(name, (*METRICS, *names.metrics)) or others
+    habit = f"write {habits.METRICS[name]}" if name in habits.METRICS else ""
+    advice = habit or near(name, (*METRICS, *names.metrics)) or others
     return Diagnostic(Code.UNKNOWN_METRIC, f"unknown metric '{name}'", span, help=advice)
 
 

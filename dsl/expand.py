@@ -16,6 +16,7 @@ from typing import TypeVar
 from ..ir.errors import Code, Diagnostic, Span
 from . import syntax as ast
 from .names import STANDARD, Names
+from .print import expression
 from .signature import Catalog, Signature
 from .values import near
 
@@ -221,13 +222,13 @@ class _Expander:
         open_to = [p.name for p in signature.positional]
         found = [
             ast.Argument(self.value(a.value, env), name, span=a.span)
-            for name, a in self.placed(call, open_to, None, str(signature))
+            for name, a in self.placed(call, open_to, None, str(signature), _as_list(call, signature))
         ]
         found.sort(key=lambda a: order.index(a.name) if a.name in order else len(order))
         return dataclasses.replace(call, arguments=tuple(found))
 
     def placed(
-        self, call: ast.Call, positional: list[str], known: Iterable[str] | None, usage: str
+        self, call: ast.Call, positional: list[str], known: Iterable[str] | None, usage: str, surplus: str = ""
     ) -> Iterator[tuple[str, ast.Argument]]:
         """Each argument with its name; complains about duplicates, surplus and (if `known`) unknown ones."""
         seen: set[str] = set()
@@ -239,7 +240,7 @@ class _Expander:
                     Code.UNKNOWN_ARGUMENT,
                     f"'{call.name}' takes {_count(len(positional))} without a name",
                     argument.span,
-                    help="name it, or leave it out",
+                    help=surplus or "name it, or leave it out",
                     note=usage,
                 )
             elif name in seen:
@@ -429,6 +430,15 @@ def _ref_name(node: ast.Expr) -> str:
 
 def _count(number: int) -> str:
     return f"{number or 'no'} argument{'' if number == 1 else 's'}"
+
+
+def _as_list(call: ast.Call, signature: Signature) -> str:
+    """Advice for numbers that were meant as one list: `weights(4, 8)`."""
+    values = [a.value for a in call.arguments if a.name is None]
+    lists = bool(signature.positional) and signature.positional[-1].unit in ("ints", "numbers")
+    if not lists or len(signature.positional) > 1 or not all(isinstance(v, ast.Number) for v in values):
+        return ""
+    return f"a list is one value: {call.name}({expression(ast.ListOf(tuple(values)))})"
 
 
 def _under(body: ast.Expr, on: list[ast.Selector], but: list[ast.Selector]) -> ast.Expr:

@@ -9,34 +9,17 @@ from collections.abc import Iterable, Sequence
 from ..ir.errors import Code, Diagnostic
 from ..ir.patterns import glob_regex, nearest, normal
 from . import syntax as ast
+from .habits import ARGUMENTS, ARGUMENTS_OF, SCOPES, STEPS
 from .names import Names
 from .print import selector as selector_text
 from .selectors import Predicate, Site, leaves, match_names, predicate
 from .values import near
 
-_EIGHT = "int8 (activations, too), int4, or weights(BITS)"
-#: What people write where a step stands, and what to write instead.
-_STEPS = {
-    "quantize": _EIGHT,
-    "quantise": _EIGHT,
-    "quant": _EIGHT,
-    "gptq": "int4(method=gptq), weights(BITS, method=gptq) or int8(rounding=gptq)",
-    "adaround": "int4(method=adaround), weights(BITS, method=adaround) or int8(rounding=adaround)",
-    "awq": "int4(method=awq) or weights(BITS, method=awq)",
-    "hqq": "int4(method=hqq) or weights(BITS, method=hqq)",
-    "rtn": "int4(method=rtn) or weights(BITS, method=rtn)",
-    "static": "int8(mode=static)",
-    "dynamic": "int8(mode=dynamic)",
-    "smoothquant": "smooth + int8",
-    "half": "fp16",
-} | {f"int{bits}": f"weights({bits})" for bits in (2, 3, 6)}
-#: (step, argument) likewise.
-_ARGUMENTS = {(step, "bits"): "the step is named by its bits; weights(BITS) takes any" for step in ("int4", "int8")}
-
 
 def step_advice(word: str, known: Iterable[str]) -> str:
     """What to write instead of a step that there is not, or nothing."""
-    return f"write {_STEPS[word]}" if word in _STEPS else near(word, known)
+    plain = word.lower()
+    return f"write {STEPS[plain]}" if plain in STEPS else near(word, known)
 
 
 def unknown_advice(word: str, known: Iterable[str], names: Names) -> str:
@@ -57,7 +40,13 @@ def unknown_advice(word: str, known: Iterable[str], names: Names) -> str:
 
 def argument_advice(step: str, word: str, known: Iterable[str]) -> str:
     """What to write instead of an argument that the step does not take, or nothing."""
-    return _ARGUMENTS.get((step, word)) or near(word, known)
+    pool = tuple(known)
+    if (step, word) in ARGUMENTS_OF:
+        return ARGUMENTS_OF[step, word]
+    if word in SCOPES:
+        return f"where a step works is written behind it: {step} {SCOPES[word]}"
+    called = next((name for name in ARGUMENTS.get(word, ()) if name in pool), None)
+    return f"here it is called '{called}'" if called is not None else near(word, pool)
 
 
 def unmatched(selector: ast.Selector, sites: Sequence[Site]) -> list[Diagnostic]:

@@ -32,6 +32,7 @@ _SLIPS = {
     ";": "steps are joined by '+', statements of a file by a new line",
     ",": "steps are joined by '+'; commas separate arguments and bounds",
     ">": "steps are joined by '+'",
+    "->": "steps are joined by '+'",
     "=": "a recipe is given a name in a file: recipe NAME = ...",
     "==": "an argument is given with one '='",
     "@": 'a scope is written: step on "pattern"',
@@ -78,13 +79,25 @@ def _slip(text: str, start: int, word: str) -> str:
     line = text[text.rfind("\n", 0, start) + 1 : start].split()
     if word in ("where", "minimize", "maximize", "search") and line[:1] == ["compile"]:
         return f"goals belong to recipes: recipe NAME = ... {word} ..., then compile ... with NAME"
-    if word in ("and", "&", "+", ";") and _IN_GOAL.search(text, 0, start):
-        return "bounds are separated by commas: where size <= 0.3x, cosine >= 0.99"
+    fraction = re.compile(r"\.\d+").match(text, start)
+    if fraction:
+        return f"a number starts with a digit: 0{fraction[0]}"
+    if re.match(r"-?\d", word) and _STEP.search(text, 0, start):
+        return f"arguments stand in parentheses: {text[:start].split()[-1]}({word})"
+    if word == ":" and "(" in "".join(line):
+        return "an argument is given with '=': NAME=VALUE"
+    if word in ("and", "or", "&", ";"):
+        found = _BOUND.search(text, 0, start)
+        if found:
+            return _BOUNDS if found[1] == "where" else "a loop is judged by one bound"
     return _SLIPS.get(word, "") or _statement_word(text, start, word)
 
 
-#: Behind a bound: `where A <= 1x, B >= 2`.
-_IN_GOAL = re.compile(r"\b(?:where|until|while)\s[^\n+|)]*[<>]=?\s*[^\s,+|)]+\s*\Z")
+_BOUNDS = "bounds are separated by commas: where size <= 0.3x, cosine >= 0.99"
+#: A bound at the end, and the word that it stands behind: `where A <= 1x, B >= 2`.
+_BOUND = re.compile(r"\b(where|until|while)\s[^\n+|)]*[<>]=?\s*[^\s,+|)]+\s*\Z")
+#: The name of a step at the end.
+_STEP = re.compile(r"(?:\A|[+|(=])\s*[A-Za-z_][\w.]*[ \t]+\Z")
 
 
 def _ended(text: str, source: str, name: str, accepted: Set[str]) -> Diagnostic:
@@ -116,7 +129,7 @@ def _character(text: str, span: Span, accepted: Set[str]) -> Diagnostic:
         f"unexpected character {char!r}",
         span,
         label=_expected(accepted),
-        help=_SLIPS.get(char, ""),
+        help=_slip(text, span.start, "->" if text.startswith("->", span.start) else char),
     )
 
 

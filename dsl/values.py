@@ -39,7 +39,8 @@ class MisfitError(Exception):
 
 def near(word: str, pool: Iterable[str]) -> str:
     """Advice that names the closest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(pool), 1, 0.6)
+    lower = {name.lower(): name for name in pool}
+    found = [lower[name] for name in difflib.get_close_matches(word.lower(), lower, 1, 0.6)]
     return f"did you mean '{found[0]}'?" if found else ""
 
 
@@ -50,8 +51,12 @@ def convert(step: str, parameter: Parameter, node: ast.Expr) -> Value:
             return None
         raise _misfit(step, parameter, node)
     value = _READERS[parameter.unit](step, parameter, node)
-    for item in value if isinstance(value, tuple) else (value,):
-        _check_range(step, parameter, item, node.span)
+    if isinstance(value, tuple):
+        spans = [item.span for item in node.items] if isinstance(node, ast.ListOf) else [node.span]
+        for item, span in zip(value, spans):
+            _check_range(step, parameter, item, span)
+    else:
+        _check_range(step, parameter, value, node.span)
     return value
 
 

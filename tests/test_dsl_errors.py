@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.recipes import PASSES
 
-from mlc.dsl import nearmiss
+from mlc.dsl import habits, nearmiss
 from mlc.dsl.recipe import Recipe
+from mlc.dsl.signature import registered
 from mlc.ir.errors import Code, MlcError
 from mlc.passes import registry
 
@@ -77,16 +78,49 @@ def test_any_text_runs_or_is_refused(text: str) -> None:
     assert recipe.steps
 
 
-@pytest.mark.parametrize("word", sorted(nearmiss._STEPS))
+def _advised(text: str) -> list[str]:
+    """The recipes or bounds that advice names."""
+    plain = re.sub(r" \((activations, too|needs labels)\)", "", text).replace("BITS", "4")
+    return re.split(r",? or |, (?!method|kind|\d)", plain)
+
+
+@pytest.mark.parametrize("word", sorted(habits.STEPS))
 def test_what_is_advised_instead_of_a_step_is_a_recipe(word: str) -> None:
     assert word not in registry.names()
-    with pytest.raises(MlcError, match=re.escape(f"write {nearmiss._STEPS[word]}")):
-        Recipe.parse(word)
-    for advised in re.split(r",? or |, (?!method)", nearmiss._STEPS[word].replace(" (activations, too)", "")):
-        assert Recipe.parse(advised.replace("BITS", "4")).steps
+    for written in (word, word.upper()):
+        with pytest.raises(MlcError, match=re.escape(f"write {habits.STEPS[word]}")):
+            Recipe.parse(written)
+    for advised in _advised(habits.STEPS[word]):
+        assert Recipe.parse(advised).steps
+
+
+@pytest.mark.parametrize("word", sorted(habits.METRICS))
+def test_what_is_advised_instead_of_a_metric_is_a_bound(word: str) -> None:
+    with pytest.raises(MlcError, match=re.escape(f"write {habits.METRICS[word]}")):
+        Recipe.parse(f"fp16 where {word} <= 1")
+    for advised in _advised(habits.METRICS[word]):
+        assert Recipe.parse(f"fp16 where {advised}").limits
 
 
 def test_arguments_with_advice_do_not_exist() -> None:
-    for step, argument in nearmiss._ARGUMENTS:
+    for step, argument in habits.ARGUMENTS_OF:
         with pytest.raises(MlcError, match="takes no argument"):
             Recipe.parse(f"{step}({argument}=8)")
+
+
+@pytest.mark.parametrize("word", sorted({**habits.ARGUMENTS, **habits.SCOPES}))
+def test_what_is_advised_instead_of_an_argument_is_one(word: str) -> None:
+    """Of some pass; and of every pass that does not take the word itself something is said that it takes."""
+    catalog = registered()
+    told = 0
+    for name in registry.BUILTIN:
+        taken = catalog.find(name).parameters
+        if word in taken:
+            continue
+        advice = nearmiss.argument_advice(name, word, taken)
+        if word in habits.SCOPES:
+            assert Recipe.parse(advice.rpartition(": ")[2]).steps
+        elif advice.startswith("here it is called"):
+            assert advice.split("'")[1] in taken
+        told += bool(advice)
+    assert told
