@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..backends.targets import OrtTarget
 from ..ir.core import Module, Op
 from ..ir.ops.opdef import Trait
 from ..ir.ops.table import lookup
@@ -14,11 +15,19 @@ from ..ir.types import TensorType
 from . import syntax as ast
 from .format import formatted
 from .print import expression
+from .products import Products, products
 
 _LEAST = 1024  # elements of a weight that is worth its scales
 _SPARE = 0.12  # of the source's size: what scales and weights that stay as they are may take
 _MEAN, _STD = ("0.485", "0.456", "0.406"), ("0.229", "0.224", "0.225")  # what most image models were trained with
 _PRODUCTS = ("MatMul", "Gemm", "Gather")
+_QUANTIZED = ("The model is quantized already. To choose other bits: dequantize + int4, or dequantize + int8.",)
+_STRUCTURE = ("There is little in it but structure: fewer operators is what is left.",)
+_CONVOLUTIONS = (
+    "Most weights stand in convolutions and the like: 8 bits. With samples they compute in 8 bits, too, and faster.",
+)
+_TABLES = ("Most weights stand in tables that are looked up: 4 bits cost no time there.",)
+_STORED = "For a smaller file that computes in floats as before: recipe small = simplify + int8(mode=stored)"
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,17 @@ class _Weights:
 
 @dataclass(frozen=True)
 class _Proposal:
-    why: str
+    why: tuple[str, ...]
     steps: str
     size: float  # of the source, at most
     with_data: str  # the steps to write once there are samples; empty: the same
+    others: tuple[str, ...] = ()  # lines about other wishes
 
 
 def propose(module: Module, model: str, file_bytes: int) -> str:
     """The text of a recipe file for a model whose path is `model`, seen from the file."""
-    weights = _weights(module)
-    proposal = _proposal(weights, file_bytes)
+    weights, target = _weights(module), OrtTarget()
+    proposal = _proposal(weights, file_bytes, products(module, target))
     lines = [
         f"# A recipe for {model}, made by mlc init: change it as you like.",
         "#   mlc plan MODEL -r THIS_FILE   shows what it would do",
@@ -63,10 +73,11 @@ def propose(module: Module, model: str, file_bytes: int) -> str:
         "# Data with labels make accuracy a bound: acc_drop <= 1pp",
         '# data judged = npz("judged.npz", labels="label")',
         "",
-        "target cpu = ort(cpu)",
+        f"target cpu = {target}",
         "",
-        f"# {proposal.why}",
+        *(f"# {line}" for line in proposal.why),
         *([f"# With samples: recipe small = {proposal.with_data}"] if proposal.with_data else []),
+        *(f"# {line}" for line in proposal.others),
         "# More goals, once the samples are real: cosine >= 0.99, latency <= 0.8x",
         f"recipe small = {proposal.steps} where size <= {proposal.size:g}x",
         "",
@@ -75,21 +86,33 @@ def propose(module: Module, model: str, file_bytes: int) -> str:
     return formatted("\n".join(lines), "a proposal")
 
 
-def _proposal(weights: _Weights, file_bytes: int) -> _Proposal:
+def _proposal(weights: _Weights, file_bytes: int, found: Products | None) -> _Proposal:
     reached = weights.total / max(1, file_bytes)  # the rest of the file stays
     if weights.quantized:
-        why = "The model is quantized already. To choose other bits: dequantize + int4, or dequantize + int8."
-        return _Proposal(why, "simplify", 1.2, "")
+        return _Proposal(_QUANTIZED, "simplify", 1.2, "")
     if reached < 0.5:
-        return _Proposal("There is little in it but structure: fewer operators is what is left.", "simplify", 1.2, "")
+        return _Proposal(_STRUCTURE, "simplify", 1.2, "")
     if weights.share(_PRODUCTS) > 0.5:
-        why = "Most weights stand in matrix products: 4 bits for those, 8 for the others."
-        bits = 4 * weights.share(_PRODUCTS) + 8 * (1 - weights.share(_PRODUCTS))
-        return _Proposal(why, "simplify + int4", _goal(reached, bits), "simplify + smooth + int8")
+        return _of_products(weights, reached, found)
+    return _Proposal(_CONVOLUTIONS, "simplify + int8", _goal(reached, 8), "simplify + prune(25%) + int8", (_STORED,))
+
+
+def _of_products(weights: _Weights, reached: float, found: Products | None) -> _Proposal:
+    """4 bits where they are as fast as 8, which is where few rows meet many weights; else 8."""
+    share = weights.share(_PRODUCTS)
+    small = _goal(reached, 4 * share + 8 * (1 - share))
+    with_data = "simplify + smooth + int8"
+    if found is None:
+        return _Proposal(_TABLES, "simplify + int4", small, with_data, (_STORED,))
     why = (
-        "Most weights stand in convolutions and the like: 8 bits. With samples they compute in 8 bits, too, and faster."
+        f"Most weights stand in matrix products, with {_one_line(found.rows)}.",
+        f"By {found.costs} costs, 8 bits take {found.int8:.2f}x the time of floats there, 4 bits {found.int4:.2f}x:",
     )
-    return _Proposal(why, "simplify + int8", _goal(reached, 8), "simplify + prune(25%) + int8")
+    if found.int4 <= found.int8:
+        return _Proposal((*why, "so 4 bits, and 8 for the others."), "simplify + int4", small, with_data, (_STORED,))
+    smallest = f"For the smallest file: recipe small = simplify + int4 where size <= {small:g}x"
+    others = smallest, _STORED
+    return _Proposal((*why, "so 8 bits."), "simplify + int8", _goal(reached, 8), with_data, others)
 
 
 def _goal(reached: float, bits: float) -> float:

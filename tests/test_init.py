@@ -11,7 +11,7 @@ import onnx
 import pytest
 from kit.real import RealModel, all_models, real_models
 from kit.two_layers import two_layers
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import mlc
 from mlc import commands
@@ -101,3 +101,36 @@ def test_the_promise_holds_on_real_models(model: RealModel, tmp_path: Path) -> N
     (bound,) = result.report["bounds"]
     (limit,) = job.recipe.limits
     assert limit.value - 0.35 < bound["measured"] <= limit.value  # a goal, not a formality
+
+
+def decoder(folder: Path, *, cached: bool) -> Path:
+    """Wide products over tokens, and (in a cache) what is kept of earlier ones: `past` is an input and grows."""
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.standard_normal((512, 512), dtype=np.float32) for n in ("keys", "values", "out")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "keys"], ["k"]),
+        helper.make_node("Concat", ["past", "k"], ["present"], axis=1)
+        if cached
+        else helper.make_node("Relu", ["k"], ["present"]),
+        helper.make_node("MatMul", ["x", "values"], ["v"]),
+        helper.make_node("MatMul", ["v", "out"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    floats = onnx.TensorProto.FLOAT
+    inputs = [value("x", floats, ["B", "T", 512]), *([value("past", floats, ["B", "P", 512])] if cached else [])]
+    outputs = [value("y", floats, ["B", "T", 512]), value("present", floats, ["B", "L", 512])]
+    constants = [numpy_helper.from_array(a, n) for n, a in tensors.items()]
+    path = folder / "decoder.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "net", inputs, outputs, constants)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cached", "bits", "rows"), [(False, "int8", "64 rows if T=64"), (True, "int4", "1 row: earlier")]
+)
+def test_bits_are_those_that_the_target_is_faster_with(cached: bool, bits: str, rows: str, tmp_path: Path) -> None:
+    text = proposed(decoder(tmp_path, cached=cached), tmp_path).read_text()
+    assert f"recipe small = simplify + {bits}\n" in text
+    assert f"# Most weights stand in matrix products, with {rows}" in text
+    assert "by assumed costs" in text.lower()
+    assert "int8(mode=stored)" in text
