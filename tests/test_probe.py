@@ -347,6 +347,39 @@ def test_a_question_may_bring_grids() -> None:
     assert probe.damage(activations=first) == own == probe.damage(activations=list(first)), "nothing is remembered"
 
 
+def test_stages_change_no_answer() -> None:
+    """A run that starts where something changes says what a whole one says; outputs in front are as they were."""
+    rng = np.random.default_rng(0)
+    net = Net()
+    made = net.input("x", DType.F32, "N", 16)
+    for index in range(20):
+        weight = net.const(rng.normal(size=(16, 16)).astype(np.float32), f"w{index}")
+        made = net.op("Add", [made, net.op("Tanh", [net.op("MatMul", [made, weight])])])
+        if index in (0, 12, 19):
+            net.output(net.op("Mul", [made, net.const(np.float32(2))]), f"y{index}")
+    ctx = context({"x": rng.normal(size=(4, 16)).astype(np.float32)}, dims={"N": 1})
+    names, grids = weights(net.module), dict.fromkeys(activations(net.module), (0.1, 128))
+    codes = {n: coded(net.module, n, QSpec(4, True, True, 1))[0] for n in names[::2]}
+    probes = [Probe(net.module, ctx, names[1::2], grids, codes=codes, stages=count) for count in (1, 5)]
+    assert [len(probe._stages) for probe in probes] == [1, 5]
+    for probe in probes:
+        assert probe.damage() == 0.0
+    questions: list[dict[str, Any]] = [
+        *({"weights": {n: coarse(array(net.module, n))}} for n in names[1::2]),
+        *({"codes": [n]} for n in codes),
+        *({mode: [n]} for n in grids for mode in ("activations", "dynamic")),
+        {
+            "codes": list(codes),
+            "activations": list(grids),
+            "weights": {names[-1]: coarse(array(net.module, names[-1]))},
+        },
+    ]
+    for question in questions:
+        whole, staged = (probe.damage(**question) for probe in probes)
+        assert staged == pytest.approx(whole, rel=1e-3)
+        assert staged > 0
+
+
 @dataclass
 class Weighing:
     """Notes how much is handed to a run."""

@@ -8,8 +8,8 @@
     probe.damage(dynamic=["h"])                      # with the grid found on the run, as DynamicQuantizeLinear does
 
 The model is made ready once, with its weights in floats and those in codes beside them, and what is rounded are inputs
-(probe_graph.py): a question costs a run per sample and no more. The runtime holds the weights, mapped from a file where
-they are many; of what is rounded, one weight at a time is widened.
+(probe_graph.py): a question costs a run per sample and no more, from where it changes something (stages.py). The
+runtime holds the weights, mapped from a file where they are many; of what is rounded, one weight at a time is widened.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from ...ir.dims import evaluate
 from ...ir.feeds import beside
 from ..base import Context
 from ..instruments import ABSENT, Angle, arrays
-from ..ports import Array, Data, Executable, Feeds
+from ..ports import Array, Data, Feeds
 from ..statistics import sources
 from .kept import Shelf
 from .probe_graph import Coded as Coded
 from .probe_graph import ProbeGraph, Switch, refusal
+from .stages import STAGES, Stages
 
 #: Samples that a question about one site is asked of; what is decided on all sites together is seen on more.
 SAMPLES = 8
@@ -48,6 +49,7 @@ def affordable(module: Module, ctx: Context, questions: int, most: int = SAMPLES
 ANGLE, SHARE = "1 - cosine", "share of the numbers that differ"
 #: The scale and zero point of a u8 grid.
 Grid = tuple[float, int]
+Kept = Mapping[str, Callable[[], Array]]
 
 
 class Probe:
@@ -59,7 +61,7 @@ class Probe:
     rounded for the operators that apply a constant weight to it; where there is none, for all of its readers. Outputs
     are compared with those of the same executable with nothing rounded, so that damage of nothing is exactly 0. Errors:
     NO_DATA without calibration data (evaluation data judges, and is never used here), CANNOT_HONOUR for what is no
-    float constant or value.
+    float constant or value. `stages` is the number of places that a run may start from.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Probe:
         codes: Mapping[str, Coded] | None = None,
         glue: Collection[str] = (),
         samples: int | None = None,
+        stages: int = STAGES,
     ) -> None:
         data, runner = sources(ctx)
         codes = codes or {}
@@ -85,21 +88,29 @@ class Probe:
         self._dtypes = {name: twin.defaults[slot].dtype.numpy for name, slot in self._weights.items()}
         flags = (n for s in self._switches.values() for n in (s.static, s.dynamic))
         self._off: Feeds = dict.fromkeys((*flags, *self._codes.values()), np.array(False))
-        self._executable: Executable = runner.prepare(twin)
+        self._stages = Stages(twin, runner, [v.name for v in module.graph.inputs], ctx.dims, stages)
         self._feeds: list[Feeds] = []
-        self._expected: list[Mapping[str, Callable[[], Array]]] = []
+        self._expected: list[list[Kept]] = []  # the outputs of every stage
+        self._handed: list[Kept] = []
         self._gather(data, samples, _DEFAULT_BUDGET if ctx.max_memory is None else ctx.max_memory // 4)
 
     def _gather(self, data: Data, samples: int, budget: int) -> None:
         """Some samples and what the model makes of them, as many as the memory allows; one in any case."""
         held, shelf = 0, Shelf()
         for feeds in _spread(data, samples):
-            found = arrays(self._executable.run(beside(feeds, self._off)))
-            held += sum(a.nbytes for a in (*arrays(feeds).values(), *found.values()))
+            expected: list[Kept] = []
+            handed: dict[str, Callable[[], Array]] = {}
+            held += sum(a.nbytes for a in arrays(feeds).values())
+            for made in self._stages.run(beside(feeds, self._off)):
+                outputs = arrays(made.outputs)
+                held += sum(a.nbytes for a in outputs.values())
+                expected.append({name: shelf.put(array) for name, array in outputs.items()})
+                handed |= {name: shelf.put(array) for name, array in made.handed.items()}
             if self._feeds and held > budget:
                 return
             self._feeds.append(feeds)
-            self._expected.append({name: shelf.put(array) for name, array in found.items()})
+            self._expected.append(expected)
+            self._handed.append(handed)
 
     def damage(
         self,
@@ -113,17 +124,23 @@ class Probe:
         """1 - cosine of the worst float output with these weights in place of the model's, or read from their codes,
         and these activations rounded to 8 bits, on their grid (or the one given with them) or on that of each sample.
         Without float outputs: the share of numbers that differ. Seen on all samples of the probe, or on so many."""
-        given = {**self._off, **self._replaced(weights or {}), **self._rounded(activations, dynamic, codes)}
+        changed = {**self._replaced(weights or {}), **self._rounded(activations, dynamic, codes)}
         seen = _Difference()
         for index in spread(len(self._feeds), samples or len(self._feeds)):
-            self._compare(index, given, seen)
+            self._compare(index, changed, seen)
         return seen.damage
 
-    def _compare(self, index: int, given: Feeds, seen: _Difference) -> None:
-        """Run one sample; its outputs are not held any longer."""
-        found = arrays(self._executable.run(beside(self._feeds[index], given)))
-        for name, expected in self._expected[index].items():
-            seen.update(name, expected(), found.get(name, ABSENT))
+    def _compare(self, index: int, changed: Feeds, seen: _Difference) -> None:
+        """Run one sample from where something changes; its outputs are not held any longer."""
+        start, expected = self._stages.first(changed), self._expected[index]
+        for stage in expected[:start]:
+            for name, kept in stage.items():
+                seen.update(name, wanted := kept(), wanted)
+        feeds = beside(self._feeds[index], {**self._off, **changed})
+        for stage, made in zip(expected[start:], self._stages.run(feeds, start, self._handed[index])):
+            found = arrays(made.outputs)
+            for name, kept in stage.items():
+                seen.update(name, kept(), found.get(name, ABSENT))
 
     @property
     def samples(self) -> int:
@@ -132,7 +149,7 @@ class Probe:
     @property
     def measure(self) -> str:
         """What damage is, for reports: it depends on whether the model has outputs of floats."""
-        outputs = (keep() for keep in self._expected[0].values())
+        outputs = (kept() for stage in self._expected[0] for kept in stage.values())
         return ANGLE if any(np.issubdtype(o.dtype, np.floating) for o in outputs) else SHARE
 
     def _replaced(self, weights: Mapping[str, Array]) -> dict[str, Array]:

@@ -92,7 +92,7 @@ def _damage(
     made = {name: {g.value: (g.scale, g.zero) for g in probed(placement, ranges)} for name, ranges in found.items()}
     glue = [op.results[0].name for op in placement.glue]
     samples = affordable(module, ctx, len(made), most=_SAMPLES)
-    probe = Probe(module, ctx, (), next(iter(made.values())), glue=glue, samples=samples)
+    probe = Probe(module, ctx, (), next(iter(made.values())), glue=glue, samples=samples, stages=1)
     return {name: probe.damage(activations=grids) for name, grids in made.items()}, probe.measure
 
 
