@@ -18,7 +18,7 @@ from .base import Context, PassReport
 from .pipeline import PlannedStep, run
 from .ports import Array, Feeds, Runner
 
-_CHUNK = 1 << 20  # numbers that are widened to float64 at a time: outputs may be hundreds of megabytes
+_CHUNK = 1 << 17  # numbers that are widened to float64 at a time: they stay in the cache
 
 
 class SizeDelta:
@@ -140,7 +140,9 @@ class Angle:
         if not np.array_equal(same, np.isfinite(b)):
             self.broken = True
             return
-        x, y = a[same].astype(np.float64), b[same].astype(np.float64)
+        if not same.all():
+            a, b = a[same], b[same]
+        x, y = a.astype(np.float64), b.astype(np.float64)
         # Not x @ y: a threaded BLAS takes longer for vectors of this size, and its sums depend on the threads.
         self.dot += float((x * y).sum())
         self.squares = self.squares[0] + float((x * x).sum()), self.squares[1] + float((y * y).sum())
