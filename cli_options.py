@@ -118,7 +118,16 @@ def misused(message: str, arguments: list[str], commands: Collection[str]) -> Di
         help = "the recipe goes after -r: mlc compile model.onnx -r prune+int4"
     elif "unexpected extra argument" in message and "-r" in arguments:
         help = "quote the recipe: -r 'prune + int4 on \"encoder\"'"
+    elif (option := next((o for c, o in _ELSEWHERE if c == command and f"option: {o}" in message), None)) is not None:
+        help = _ELSEWHERE[command, option]
     return Diagnostic(Code.USAGE, message, help=help)
 
 
 _OUT = ("-o", "--output")
+#: Options that a command does not have, and what to write instead.
+_ELSEWHERE = {
+    ("verify", "--data"): "samples that judge go after --eval: mlc verify A B --eval samples.npz",
+    ("verify", "--labels"): "two models are compared with each other: leave labels out",
+    ("bench", "--data"): "models are timed on synthetic input: give its sizes, --dims N=1,T=128",
+    ("bench", "--eval"): "models are timed on synthetic input: give its sizes, --dims N=1,T=128",
+}

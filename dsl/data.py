@@ -18,7 +18,7 @@ from typing import Any
 
 from ..frontends.data.memory import ARRAYS, Arrays, Function, title_of
 from ..frontends.data.samples import Samples
-from ..frontends.data.source import Selection, Source
+from ..frontends.data.source import TWO_SOURCES, Selection, Source
 from ..frontends.data.table import SOURCES, source_at
 from ..ir.core import Module
 from ..ir.demands import Demands
@@ -174,5 +174,7 @@ def _no_source(node: ast.Expr, help: str = "") -> Diagnostic:
         advice = help or near(node.name, SOURCES) or f"write one of {known}, with its arguments in parentheses"
         span = node.name_span if isinstance(node, ast.Call) else node.span
         return Diagnostic(Code.WRONG_KIND, f"'{node.name}' is no data source", span or node.span, help=advice)
+    if isinstance(node, ast.Chain):
+        help = help or f"samples have one source: {TWO_SOURCES}"
     message = f"data is declared by a path or by a source ({known})"
     return Diagnostic(Code.WRONG_KIND, message, node.span, label=f"this is {what(node)}", help=help)

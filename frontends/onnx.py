@@ -26,6 +26,7 @@ from .onnx_structure import check_and_sort, check_text
 from .onnx_tensors import TensorReader, broken
 from .onnx_upgrade import OPSET, inline_functions, upgrade, walk
 from .onnx_wire import WireError, lighten
+from .other_formats import other_format
 
 _DEFAULT = ("", "ai.onnx")
 _HEAD = 4096
@@ -87,10 +88,14 @@ def _parse(data: memoryview, name: str) -> ModelProto:
     try:
         proto: ModelProto = ModelProto.FromString(lighten(data))
     except (WireError, DecodeError) as reason:
+        if (other := other_format(data, name)) is not None:
+            raise error(Code.NOT_A_MODEL, f"{name} is {other[0]}", help=other[1]) from reason
         what = "text" if _is_text(head) else "damaged, cut short or not an ONNX model"
         raise error(Code.NOT_A_MODEL, f"{name} is {what} ({reason})", help=help) from reason
     if not proto.HasField("graph") or proto.ir_version <= 0:
-        raise error(Code.NOT_A_MODEL, f"{name} holds no ONNX graph", help=help)
+        other = other_format(data, name)
+        what, help = (f"is {other[0]}", other[1]) if other is not None else ("holds no ONNX graph", help)
+        raise error(Code.NOT_A_MODEL, f"{name} {what}", help=help)
     return proto
 
 

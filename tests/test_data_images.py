@@ -95,6 +95,41 @@ def test_a_center_crop_is_that_of_torchvision(height: int, width: int) -> None:
     np.testing.assert_array_equal(found, wanted.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_exif_says(orientation: int) -> None:
+    """Stored as a camera held askew stores it, read as people see it."""
+    upright = np.kron(np.arange(6, dtype=np.uint8).reshape(3, 2) * 40, np.ones((16, 16), np.uint8))
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    image = Image.fromarray(stored)
+    image.getexif()[0x0112] = orientation
+    Path("photos").mkdir()
+    image.save("photos/a.png", exif=image.getexif())
+    found = read(", channels=gray, scale=1", {"x": tensor(DType.F32, "N", 1, "H", "W")})
+    np.testing.assert_array_equal(found[0], upright)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (tensor(DType.F32, "N", 3, 96, 128), 'images("photos", size=[96, 128])'),
+        (tensor(DType.F32, "N", 3, 640, 640), 'images("photos", size=640)'),
+        (tensor(DType.F32, "N", 3, "H", "W"), 'images("photos", size=224)'),
+        (tensor(DType.U8, 1, 48, 48, 3), 'images("photos", size=48, layout=nhwc)'),
+        (tensor(DType.F32, "N", 1, 28, 28), 'images("photos", size=28, channels=gray)'),
+    ],
+)
+def test_a_bare_folder_is_told_what_to_write(kind: Any, says: str) -> None:
+    """And what is told runs."""
+    put("a.png", pixels())
+    with pytest.raises(MlcError) as refusal:
+        open_data("photos", {"x": kind})
+    assert f"write '{says}'" in refusal.value.diagnostics[0].help
+    assert len(open_data(says, {"x": kind})) == 1
+
+
 def test_labels_are_the_folders_of_images() -> None:
     for name in ("cat/2.png", "cat/10.png", "dog/1.png", "dog/old/3.png"):
         put(name, pixels())

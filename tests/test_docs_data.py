@@ -40,6 +40,19 @@ def bert(path: Path) -> None:
     _save(path, nodes, {"table": table, "last": np.array([-1]), "words": np.array([1])}, inputs, ["N", 8])
 
 
+def clip(path: Path) -> None:
+    """The mean of embeddings beside the mean of pixels."""
+    table = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["e"]),
+        helper.make_node("ReduceMean", ["e", "words"], ["m"], keepdims=0),
+        helper.make_node("ReduceMean", ["pixels", "sides"], ["p"], keepdims=0),
+        helper.make_node("Add", ["m", "p"], ["y"]),
+    ]
+    inputs = {"pixels": (TensorProto.FLOAT, ["N", 3, 32, 32]), "input_ids": (TensorProto.INT64, ["N", "S"])}
+    _save(path, nodes, {"table": table, "words": np.array([1]), "sides": np.array([2, 3])}, inputs, ["N", 3])
+
+
 def _save(path: Path, nodes: list[Any], tensors: dict[str, Any], inputs: dict[str, Any], output: list[Any]) -> None:
     value = helper.make_tensor_value_info
     weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
@@ -62,6 +75,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("cnn.onnx", "model.onnx"):
         cnn(tmp_path / name)
     bert(tmp_path / "bert.onnx")
+    clip(tmp_path / "clip.onnx")
     found: dict[str, Any] = {}
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)):
         exec(compile(code, f"data.md, block {number}", "exec"), found)

@@ -1,6 +1,7 @@
 """A folder of images with declared preprocessing; they are decoded one by one, when they are read.
 
-The order is: decode to 8 bits, resize and cut, scale, subtract the mean, divide by the deviation, lay out.
+The order is: decode to 8 bits, turn as EXIF says, resize and cut, scale, subtract the mean, divide by the deviation,
+lay out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,19 @@ from ...ir.errors import Code
 from ...ir.extras import require
 from ...ir.options import option
 from ...ir.types import TensorType
-from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, digest_of_files, natural
+from .source import (
+    BY_FUNCTION,
+    TWO_SOURCES,
+    Array,
+    Inputs,
+    Sample,
+    Source,
+    Stream,
+    Wanted,
+    bad,
+    digest_of_files,
+    natural,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +43,6 @@ if TYPE_CHECKING:
 LABELS = "class"
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
-_FUNCTION = 'feed it by a function: python("file.py:function")'
 _DEEP = ("I", "F")  # modes of more than 8 bits, which a conversion would cut off
 
 
@@ -115,10 +127,10 @@ class Images(Source):
         others = [other for other in inputs if other != name]
         if others:
             told = ", ".join(map(repr, others))
-            raise bad(f"images feed one input, and the model has {told} besides {name!r}", self.path, _FUNCTION)
+            raise bad(f"images feed one input, and the model has {told} besides {name!r}", self.path, TWO_SOURCES)
         kind = inputs[name]
         if kind.dtype.kind != "float" and kind.dtype.short != "u8":
-            raise bad(f"input {name!r} is {kind}: images feed floats or u8", self.path, _FUNCTION)
+            raise bad(f"input {name!r} is {kind}: images feed floats or u8", self.path, BY_FUNCTION)
         if kind.dtype.short == "u8" and {self.scale, self.mean, self.std} != {None}:
             told = "scale, mean and std make floats of pixels"
             raise bad(f"input {name!r} is {kind}, and {told}", self.path, "leave them out")
@@ -191,13 +203,14 @@ class ImageStream(Stream):
 
     def _decoded(self, index: int, where: str) -> Image:
         from PIL import Image as pil
+        from PIL.ImageOps import exif_transpose
 
         broken = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, pil.DecompressionBombError)
         try:
             with pil.open(self._folder / self._names[index]) as image:
                 if image.mode.split(";")[0] in _DEEP:
                     raise bad(f"the image has more than 8 bits (mode {image.mode})", where, "convert it to 8 bits")
-                return image.convert(_MODES[self._source.channels])
+                return exif_transpose(image).convert(_MODES[self._source.channels])
         except broken as cause:
             raise bad(f"the image cannot be read: {cause}", where, "replace it, or leave it out") from cause
 
@@ -218,6 +231,10 @@ class ImageStream(Stream):
         else:
             names = _lines(Path(self._source.classes))
         return {name: number for number, name in enumerate(names)}
+
+
+def holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in _SUFFIXES for path in _files(folder))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -25,6 +25,8 @@ from ...ir.types import TensorType
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, TensorType]
 _HASH_CHUNK = 1 << 20
+BY_FUNCTION = 'feed it by a function: python("file.py:function")'
+TWO_SOURCES = f"{BY_FUNCTION}; docs/data.md shows one that reads two sources"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ...ir import errors
 from ...ir.errors import Code
 from ...ir.extras import require
 from ...ir.options import option
-from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, digest_of_files
+from .source import TWO_SOURCES, Array, Inputs, Sample, Source, Stream, Wanted, bad, digest_of_files
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -77,7 +77,8 @@ class Text(Source):
         rest = [name for name in inputs if name not in found.values()]
         if "ids" not in found or rest:
             missing = ", ".join(map(repr, rest))
-            advice = "name the input of each: " + ", ".join(f"{role}=NAME" for role in _ROLES if role not in found)
+            left = [f"{role}=NAME" for role in _ROLES if role not in found]
+            advice = ", or ".join([*(["name the input of each: " + ", ".join(left)] if left else []), TWO_SOURCES])
             raise bad(f"text feeds token ids and their mask, and nothing feeds input {missing}", self.path, advice)
         for name in found.values():
             if inputs[name].dtype.kind not in ("int", "uint") or not inputs[name].rank:

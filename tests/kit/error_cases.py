@@ -238,6 +238,23 @@ RECIPES = (
 _CHECK = "mlc data check m.onnx"
 _INT8 = "mlc compile m.onnx -r int8"
 
+_PHOTO = models.text("photos/a.jpg", "")
+_WRITTEN = "def _load(): ...\ndef one(x): ...\ndef rows(): ...\n"
+
+OTHER_FILES = (
+    _data("data: a Python file", "mine.py", models.text("mine.py", _WRITTEN)),
+    _data("data: a Python file without a function", "mine.py", models.text("mine.py", "x = 1\n")),
+    _data("data: a model", "net.onnx"),
+    _data("data: a folder of photos", "photos", models.photos, "mlc data check m.onnx"),
+    _data("data: a folder of photos for no images", "photos", _PHOTO),
+    _data("data: sources joined", 'images("a") + text("b", tokenizer="c")'),
+    _model("model: an archive of arrays", "mlc compile samples.npz -r int8", models.samples),
+    _model("model: a PyTorch file", "mlc compile net.pt -r int8", models.checkpoint),
+    Case("command: data of verify", "mlc verify net.onnx net.onnx --data samples.npz"),
+    Case("command: labels of verify", "mlc verify net.onnx net.onnx --labels y"),
+    Case("command: data of bench", "mlc bench net.onnx net.onnx --eval samples.npz"),
+)
+
 _UNSEEDED = """
 import numpy as np
 
@@ -329,4 +346,4 @@ PYTHON = (
     Case("python: an operator of mlc in a file", models.INTERNAL),
 )  # fmt: skip
 
-CASES = (*COMMANDS, *METRICS, *PASSES, *MODELS, *RECIPES, *DEMANDS, *DATA, *PYTHON)
+CASES = (*COMMANDS, *METRICS, *PASSES, *MODELS, *RECIPES, *DEMANDS, *OTHER_FILES, *DATA, *PYTHON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -381,3 +382,17 @@ def zeros(folder: Path) -> None:
     x[:, 7] = np.arange(1, 7)
     x[4] = 1
     np.savez(folder / "samples.npz", x=x)
+
+
+def photos(folder: Path) -> None:
+    """A folder of photos for a model of images that are wider than high."""
+    text("photos/a.jpg", "")(folder)
+    x, y = value("x", shape=("N", 3, 96, 128)), value("y", shape=("N", 3, 96, 128))
+    _save(folder, model([helper.make_node("Relu", ["x"], ["y"])], [x], [y]))
+
+
+def checkpoint(folder: Path) -> None:
+    """What torch.save writes."""
+    with zipfile.ZipFile(folder / "net.pt", "w") as archive:
+        archive.writestr("net/data.pkl", b"")
+        archive.writestr("net/version", b"3")
