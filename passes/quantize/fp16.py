@@ -41,6 +41,12 @@ class Fp16Site:
     error: float
 
 
+_SIZE_ONLY = (
+    "fp16 storage changes the size only: the model still computes in float32 "
+    "(so it does with int8(mode=stored), in half the bytes)"
+)
+
+
 @dataclass(frozen=True)
 class Fp16Plan(Plan):
     sites: tuple[Fp16Site, ...] = ()
@@ -80,7 +86,7 @@ class Fp16(Pass):
                 continue
             found = _measure(value.name, constant)
             (sites if isinstance(found, Fp16Site) else skipped).append(found)  # type: ignore[arg-type]
-        notes = ("fp16 storage changes the size only: the model still computes in float32",) if sites else ()
+        notes = (_SIZE_ONLY,) if sites else ()
         return Fp16Plan(tuple(skipped), notes, tuple(sites))
 
     def apply(self, rw: Rewriter, plan: Fp16Plan, ctx: Context) -> list[Done]:

@@ -54,7 +54,10 @@ class Int8(Pass):
         unit="name",
         choices=("auto", "static", "dynamic", "stored"),
         positional=True,
-        doc="auto: the fastest form each op has; static, dynamic, stored: that form, floats where there is none",
+        doc=(
+            "auto: the fastest form each op has; static, dynamic: that form, floats where there is none; "
+            "stored: size only, computed in floats as before"
+        ),
     )
     observer: str = option(
         "auto",
