@@ -6,6 +6,7 @@ load -> check weights -> probe set -> steps (with strength and instruments) -> l
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,22 +28,22 @@ from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.build import Limit
-from .dsl.judge import COSTS, Verdict, check_measurable, check_sizes, judge, missed
+from .dsl.judge import COSTS, FORESEEN, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import open_samples, overlap
 from .dsl.settings import Settings
-from .dsl.strengths import Tried, choose
+from .dsl.strengths import Tried, choose, excess
 from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
 from .ir.core import Module
-from .ir.errors import Diagnostic
+from .ir.errors import Diagnostic, MlcError
 from .ir.types import TensorType, UnrankedTensor
-from .passes.base import Context, Pass, PassReport, Plan, plain
+from .passes.base import Context, Need, Pass, PassReport, Plan, plain
 from .passes.budget import allowed
 from .passes.cache import StepCache
 from .passes.instruments import Drift, PrintChanged, SizeDelta, Steps, first_diverging, sizes
@@ -212,6 +213,7 @@ class _Compilation:
             can_run=self.judge.can_run,
             samples=self.eval is not None,
             calibrates=self.data is not None,
+            foreseen=self._foreseen if self._foresees else None,
         )
         self.trials = choice.trials
         self.warnings += choice.warnings
@@ -226,9 +228,27 @@ class _Compilation:
         draft = {x.metric for x in (*limits, *self.program.loops)} <= COSTS
         return self.measuring.of_module(self._unrolled(parts, draft=draft).module, limits)
 
+    @property
+    def _foresees(self) -> bool:
+        """Whether costs can be foreseen without data, and with less work than with it."""
+        metrics = {x.metric for x in self.program.limits} & COSTS
+        learns = any(Need.DATA in step.action.wants() for step in self.program.steps)
+        return self.data is not None and not learns and not self.program.loops and metrics <= FORESEEN
+
+    def _foreseen(self, parts: Parts, limits: Sequence[Limit]) -> float:
+        """About how much bounds on cost are missed: as if nothing were learnt from data. NaN where steps fail then."""
+        self.options.progress.step(f"estimate: {' + '.join(str(step) for step in flat(parts))}")
+        context = dataclasses.replace(self.context, data=None, stats=None, cache=None, draft=True)
+        try:
+            module = unroll(parts, self.source, context, self.measuring.of_module).module
+        except MlcError:  # what is wrong with the recipe itself, trials have met before
+            return math.nan
+        return excess(self.measuring.of_module(module, limits))
+
     def _unrolled(self, parts: Parts, *, draft: bool = False) -> Unrolled:
         self.unrolled += 1
-        self.options.progress.step(f"trial {self.unrolled}: {' + '.join(str(step) for step in flat(parts))}")
+        text = " + ".join(str(step) for step in flat(parts))
+        self.options.progress.step(f"trial {self.unrolled}: {text}", self.unrolled)
         return unroll(parts, self.source, dataclasses.replace(self.context, draft=draft), self.measuring.of_module)
 
     def plan(self) -> list[tuple[str, Plan]]:

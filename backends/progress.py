@@ -85,7 +85,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """For logs: a line for every step of a recipe when it is done, and how long it took."""
+    """For logs: a line for every step of a recipe, and every trial, when it is done, and how long it took."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
@@ -255,7 +255,7 @@ def _watching(stream: TextIO) -> Silent:
 
 
 def _numbered(what: str, number: int, total: int) -> str:
-    return f"[{number}/{total}] {what}" if number else what
+    return f"[{number}/{total}] {what}" if total else what
 
 
 def _minutes(seconds: float) -> str:

@@ -15,6 +15,8 @@ from .quantity import spoken
 
 #: Metrics that more compression improves; the others get worse by it.
 COSTS = frozenset({"size", "params", "flops", "latency", "peak_memory"})
+#: Costs that hardly depend on what data says.
+FORESEEN = frozenset({"size", "params", "flops"})
 
 _SMALLER = "let a step go further: prune(ratio), weights([2, 4, 8]), stored=4"
 #: What else helps where a bound is missed, by metric.

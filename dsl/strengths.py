@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,12 @@ class Choice:
 def choose(
     program: Program,
     *,
-    verdicts: Callable[[Parts, Sequence[Limit]], Sequence[Verdict]],
+    verdicts: Judging,
     drift: Callable[[Parts], float],
     can_run: bool,
     samples: bool,
     calibrates: bool = True,
+    foreseen: Foreseeing | None = None,
 ) -> Choice:
     """The steps with their free fields set, when there is something to judge a choice by.
 
@@ -62,11 +64,12 @@ def choose(
     the work in other ways. Where bounds on quality are missed then, passes that limit their harm by a default of their
     own limit it further. Without bounds and samples, free fields stay free: passes then do what is provably safe.
     `verdicts` judges the file that some steps make, `drift` their outputs; `samples`: there is data that judges,
-    `calibrates`: data to learn from, without which no pass knows what harm it does.
+    `calibrates`: data to learn from, without which no pass knows what harm it does. `foreseen` is a cheap estimate for
+    bounds on cost, where there is one: trials start with what it expects.
     """
     costs = [x for x in program.limits if x.metric in COSTS]
     quality = [x for x in program.limits if x.metric not in COSTS]
-    search = _Search(program.parts, verdicts)
+    search = _Search(program.parts, verdicts, foreseen)
     choice = _free_fields(program, search, drift, costs, quality, can_run=can_run, samples=samples)
     return search.gentler(choice, program.limits) if can_run and samples and calibrates and quality else choice
 
@@ -102,29 +105,46 @@ _BLIND = "free strengths were left alone: the model is not run, so nothing can j
 _UNHELPED = "strength does not help the bound: nothing was done for it"
 
 _GENTLER = 6  # trials of less harm
+#: Measures are not quite monotone: a bound is out of reach where the least harm misses it by a factor of two.
+_CLEARLY = math.log(2)
 
 #: What part of a strength each free step takes.
 Shares = tuple[float, ...]
+Judging = Callable[[Parts, Sequence[Limit]], Sequence[Verdict]]
+#: About how much bounds on cost are missed by what some steps make, without making it.
+Foreseeing = Callable[[Parts, Sequence[Limit]], float]
 
 
 class _Search:
     """Trials of one recipe, kept for the report."""
 
-    def __init__(self, steps: Parts, verdicts: Callable[[Parts, Sequence[Limit]], Sequence[Verdict]]) -> None:
+    def __init__(self, steps: Parts, verdicts: Judging, foreseen: Foreseeing | None) -> None:
         self.steps = steps
         self.verdicts = verdicts
+        self.foreseen = foreseen
         self.tried: list[Tried] = []
+        self._known: list[tuple[Parts, tuple[Verdict, ...]]] = []
 
     def chosen(self, strength: float, shares: Shares | None = None) -> Choice:
         return Choice(at(self.steps, strength, shares), tuple(self.tried))
 
     def excess(self, strength: float, limits: Sequence[Limit], shares: Shares | None = None) -> float:
         """By how much the worst of some bounds is missed at a strength; a trial."""
-        steps = at(self.steps, strength, shares)
-        verdicts = tuple(self.verdicts(steps, limits))
-        over = excess(verdicts)
-        self.tried.append(Tried("bound", Trial(strength, over, over <= 0), _text(steps), verdicts))
-        return over
+        return excess(self.trial(strength, at(self.steps, strength, shares), limits))
+
+    def trial(
+        self, strength: float, steps: Parts, limits: Sequence[Limit], decides: Sequence[Limit] | None = None
+    ) -> tuple[Verdict, ...]:
+        """The bounds judged on what some steps make; of them, `decides` say whether the trial counts as held. What was
+        judged before is not tried again."""
+        for known, verdicts in self._known:
+            if known == steps and {v.limit for v in verdicts} >= set(limits):
+                return tuple(v for v in verdicts if v.limit in limits)
+        found = tuple(self.verdicts(steps, limits))
+        over = excess([v for v in found if decides is None or v.limit in decides])
+        self.tried.append(Tried("bound", Trial(strength, over, over <= 0), _text(steps), found))
+        self._known.append((steps, found))
+        return found
 
     def meeting(self, costs: Sequence[Limit], quality: Sequence[Limit]) -> Choice:
         """The strength that meets bounds on cost, shared so that those on quality hold, too; where nothing does, what
@@ -139,40 +159,62 @@ class _Search:
 
     def gentler(self, choice: Choice, limits: Sequence[Limit]) -> Choice:
         """The choice as it is where it keeps the bounds on quality, or nothing in it can do less harm; else with the
-        most harm that keeps them, or what comes nearest to all bounds."""
+        most harm that keeps them, or what comes nearest to all bounds. Where even the least harm clearly misses them,
+        nothing between is tried."""
         if _gentler(choice.steps, 0.5) == choice.steps:
             return choice
+        quality = [x for x in limits if x.metric not in COSTS]
         tries: list[tuple[float, float, Parts]] = []
 
-        def over(share: float) -> float:
+        def judged(share: float) -> list[Verdict]:
             steps = choice.steps if share == 1 else _gentler(choice.steps, share)
-            verdicts = tuple(self.verdicts(steps, limits))
-            found = excess([v for v in verdicts if v.limit.metric not in COSTS])
-            self.tried.append(Tried("bound", Trial(share, found, found <= 0), _text(steps), verdicts))
+            verdicts = self.trial(share, steps, limits, quality)
             tries.append((sum(map(distance, verdicts)), -share, steps))
-            return found
+            return [v for v in verdicts if v.limit in quality]
 
-        largest(over, lambda found: found <= 0, evaluations=_GENTLER)
+        if excess(judged(1.0)) > 0 and not _hopeless(judged(0.0)):
+            largest(lambda share: excess(judged(share)), lambda over: over <= 0, evaluations=_GENTLER)
         _, _, steps = min(tries, key=lambda tried: tried[:2])
         return dataclasses.replace(choice, steps=steps, trials=tuple(self.tried))
 
-    def _cheapest(self, costs: Sequence[Limit], shares: Shares | None = None) -> tuple[float | None, tuple[Trial, ...]]:
-        """The smallest strength that meets bounds on cost."""
-        return smallest(lambda s: self.excess(s, costs, shares), lambda over: over <= 0)
+    def _cheapest(
+        self, costs: Sequence[Limit], shares: Shares | None = None, above: float | None = None
+    ) -> tuple[float | None, tuple[Trial, ...]]:
+        """The smallest strength that meets bounds on cost, of those `above` one below which none does."""
+        return smallest(lambda s: self.excess(s, costs, shares), expected=self._expected(costs, shares), above=above)
+
+    def _expected(self, costs: Sequence[Limit], shares: Shares | None) -> Callable[[float], float] | None:
+        foreseen = self.foreseen
+        if foreseen is None:
+            return None
+        return functools.cache(lambda s: foreseen(at(self.steps, s, shares), costs))
 
     def _shared(self, found: float, costs: Sequence[Limit], quality: Sequence[Limit], free: int) -> Choice:
-        """Several free steps: one that hurts less may take more of the strength."""
+        """Several free steps: one that hurts less may take more of the strength.
+
+        One in front needs at least the strength that all of them alike need: where it clearly misses the bounds on
+        quality with the others at none, no strength of the others helps.
+        """
         limits = [*costs, *quality]
-        candidates = []
+        candidates: list[tuple[float, float, Shares]] = []
+
+        def judged(strength: float, shares: Shares) -> Sequence[Verdict]:
+            verdicts = self.trial(strength, at(self.steps, strength, shares), limits)
+            candidates.append((sum(map(distance, verdicts)), strength, shares))
+            return verdicts
+
         for shares in _shares(free):
-            strength: float | None = found
-            if len(set(shares)) > 1:
-                strength, _ = self._cheapest(costs, shares)
-            if strength is None:
-                continue
-            if self.excess(strength, limits, shares) <= 0:
+            alike = len(set(shares)) == 1
+            if not alike:
+                alone = tuple(float(share == 1) for share in shares)
+                verdicts = judged(found, alone)
+                if excess(verdicts) <= 0:
+                    return self.chosen(found, alone)
+                if _hopeless(v for v in verdicts if v.limit in quality):
+                    continue
+            strength = found if alike else self._cheapest(costs, shares, above=found)[0]
+            if strength is not None and excess(judged(strength, shares)) <= 0:
                 return self.chosen(strength, shares)
-            candidates.append((sum(map(distance, self.tried[-1].verdicts)), strength, shares))
         _, strength, shares = min(candidates)
         return self.chosen(strength, shares)
 
@@ -186,6 +228,10 @@ def _shares(free: int) -> list[Shares]:
 def excess(verdicts: Sequence[Verdict]) -> float:
     """By how much the worst bound is missed; at most 0 where all hold, what is timed with something to spare."""
     return max(v.excess + (SPARE * v.limit.value if v.limit.metric in _NOISY else 0.0) for v in verdicts)
+
+
+def _hopeless(verdicts: Iterable[Verdict]) -> bool:
+    return any(distance(v) > _CLEARLY for v in verdicts)
 
 
 def distance(verdict: Verdict) -> float:

@@ -24,7 +24,8 @@ class Listener(Progress, Protocol):
     """What a whole compilation reports to."""
 
     def step(self, what: str, number: int = 0, total: int = 0) -> None:
-        """The next part of the work begins; steps of a recipe are numbered from 1."""
+        """The next part of the work begins. Steps of a recipe are numbered from 1 to `total`; trials are numbered, and
+        nobody knows how many there will be."""
 
     def note(self, text: str) -> None:
         """Something that the user should know."""

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlc.dsl.describe import list_passes
 from mlc.dsl.syntax import KEYWORDS
@@ -36,7 +38,7 @@ from mlc.passes.base import (
     plain,
 )
 from mlc.passes.pipeline import PlannedStep, check_order, run
-from mlc.passes.strength import largest, smallest
+from mlc.passes.strength import EVALUATIONS, largest, smallest
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,42 @@ def test_strength_is_found_by_bisection() -> None:
     assert len(trials) == 8
     assert largest(lambda s: 0.0, lambda drift: drift <= 0.01)[0] == 1.0
     assert largest(lambda s: 1.0, lambda drift: drift <= 0.01)[0] == 0.0
-    reached, _ = smallest(lambda s: 1 - s, lambda size: size <= 0.3)
+    reached, _ = smallest(lambda s: 1 - s, 0.3)
     assert reached is not None
     assert 0.7 <= reached <= 0.72
-    assert smallest(lambda s: 1 - s, lambda size: size < 0.0)[0] is None
+    assert smallest(lambda s: 1 - s, -0.1)[0] is None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 99), min_size=65, max_size=65),
+    st.integers(0, 99),
+    st.lists(st.integers(0, 99), max_size=64),
+)
+def test_the_smallest_strength_is_the_one_that_bisection_finds(
+    values: list[int], limit: int, estimates: list[int]
+) -> None:
+    """Whatever falls, and however wrong the estimate is: the same strength, measured, in not many more trials."""
+    falling = sorted(values, reverse=True)
+    guesses = sorted(estimates + [50] * (65 - len(estimates)), reverse=True)
+    wanted = next((part / 64 for part, value in enumerate(falling) if value <= limit), None)
+    for expected in (None, lambda s: guesses[round(s * 64)], lambda s: falling[round(s * 64)] + 5):
+        found, trials = smallest(lambda s: falling[round(s * 64)], limit, expected=expected)
+        assert found == wanted
+        assert len(trials) == len({t.strength for t in trials}) <= EVALUATIONS
+        assert found is None or any(t.strength == found and t.held for t in trials)
+    assert len(trials) <= 4  # an estimate of the right shape
+    if wanted:
+        assert smallest(lambda s: falling[round(s * 64)], limit, above=max(wanted - 0.1, 1 / 64))[0] == wanted
+
+
+def test_a_smooth_measure_takes_fewer_trials_than_bisection() -> None:
+    counts = [len(smallest(lambda s: (1 - s) ** 2, 0.01 * i)[1]) for i in range(2, 99)]
+    assert sum(counts) / len(counts) < 7.5
+    closer = [
+        len(smallest(lambda s: (1 - s) ** 2, 0.01 * i, expected=lambda s: 0.8 * (1 - s) ** 2)[1]) for i in range(2, 99)
+    ]
+    assert sum(closer) / len(closer) < 6
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_counts_rise_and_end_at_their_totals(recipe: str, model: Path, data: Pat
             assert (done > before[0], total) == (True, before[1]), f"{what} began anew in the middle"
         last[what] = done, total
     assert all(done == total for done, total in last.values()), last
-    numbered = [(number, total) for _, number, total in heard.steps if number]
+    numbered = [(number, total) for _, number, total in heard.steps if total]
     assert numbered == [(n, len(numbered)) for n in range(1, len(numbered) + 1)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from kit.two_layers import samples, two_layers
 
 import mlc
+from mlc.backends.progress import Lines
 from mlc.ir.core import Module
 from mlc.ir.rewrite import Rewriter
 from mlc.passes import Prune, Weights
@@ -141,6 +143,18 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path, ran: list[bool]) -
     for _ in range(2):
         after(source, [Halve()], nothing)
     assert len(ran) == count + 2
+
+
+def test_costs_are_foreseen_without_data(tmp_path: Path) -> None:
+    """Few trials with data reach the size, and each is told of in a log."""
+    source, data, told = two_layers(tmp_path, width=512), samples(tmp_path), io.StringIO()
+    report = mlc.compile(source, "prune + int8 where size <= 0.1x", data=data, eval=data, progress=Lines(told)).report
+    (bound,) = report["bounds"]
+    assert 0.09 <= bound["measured"] <= 0.1
+    assert len(report["trials"]) <= 5
+    assert [line.split(":")[0] for line in told.getvalue().splitlines() if "trial" in line] == [
+        f"trial {n}" for n in range(1, len(report["trials"]) + 1)
+    ]
 
 
 def test_a_compilation_makes_the_same_file_as_its_steps_alone(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_strength_that_is_chosen_was_seen_to_hold(bound, noise, seed):
         assert chosen == pytest.approx(0.95), "nothing held: as strong as it gets"
         assert not any(held_there)
     if noise == 0 and chosen in held:
-        assert chosen - max((r for r in seen if r not in held), default=0.0) <= 0.95 / 2 ** (EVALUATIONS - 2) + 1e-9
+        assert chosen - max((r for r in seen if r not in held), default=0.0) <= 0.95 / 64 + 1e-9
 
 
 def two_steps(hurts: tuple[float, float], bounds: str) -> Choice:
@@ -108,14 +108,58 @@ def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
     )
 
 
-def one_step(recipe: str, cosine: float, size: float = 0.0, *, calibrates: bool = True) -> Choice:
-    """int8 whose cosine falls with the damage that it is allowed (`cosine` at 2 %), and whose file then shrinks."""
+def test_bounds_that_clearly_contradict_each_other_end_the_search() -> None:
+    """Neither step alone leaves enough of the quality: what else shares could do is not tried."""
+    choice = two_steps((0.3, 0.1), "size <= 0.6x, cosine >= 0.99")
+    assert len(choice.trials) <= EVALUATIONS + 3
+    assert len({t.steps for t in choice.trials}) >= len(choice.trials) - 1  # alike: for costs, then for all
+    one = one_step("int8 where cosine >= 0.99", 0.5, least=0.5)
+    assert [t.trial.strength for t in one.trials] == [1.0, 0.0]
+
+
+def test_what_was_judged_is_not_judged_again() -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        asked.append((" + ".join(map(str, flat(steps))), tuple(x.metric for x in limits)))
+        return judge(limits, {"size": Measured(0.5, 1.0), "cosine": Measured(0.9)})
+
+    program = Program.of("prune + weights([2, 4, 8]) + int8 where size <= 0.6x, cosine >= 0.99")
+    choice = choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+    assert len(asked) == len(set(asked)) == len(choice.trials)
+
+
+@pytest.mark.parametrize(("level", "most"), [(None, EVALUATIONS), (0.0, 4), (0.1, 4)])
+def test_an_estimate_of_the_right_shape_saves_trials(level: float | None, most: int) -> None:
+    program = Program.of("prune where size <= 0.4x")
+
+    def size(steps: Parts) -> float:
+        return (1 - ratio_of(steps)) ** 3
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        return judge(limits, {"size": Measured(size(steps), 1.0)})
+
+    choice = choose(
+        program,
+        verdicts=verdicts,
+        drift=lambda _: 0.0,
+        can_run=True,
+        samples=True,
+        foreseen=None if level is None else lambda steps, limits: size(steps) - level,
+    )
+    assert len(choice.trials) <= most
+    assert 0.4 - 0.04 <= size(choice.steps) <= 0.4
+
+
+def one_step(recipe: str, cosine: float, size: float = 0.0, *, calibrates: bool = True, least: float = 0.0) -> Choice:
+    """int8 whose cosine falls with the damage that it is allowed (`cosine` at 2 %, at most 1 - `least`), and whose file
+    then shrinks."""
     program = Program.of(recipe)
 
     def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
         (step,) = flat(steps)
         damage = 0.02 if step.action.damage is None else step.action.damage
-        found = Measured(1 - (1 - cosine) * damage / 0.02)
+        found = Measured(1 - max((1 - cosine) * damage / 0.02, least))
         return judge(limits, {"cosine": found, "size": Measured(1 - size * damage / 0.02, 1.0)})
 
     return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True, calibrates=calibrates)
