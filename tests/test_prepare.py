@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from kit.layers import Layers
@@ -110,6 +112,29 @@ def test_weights_that_are_computed_from_constants_are_folded_first(step: Int4) -
     found, wanted = (Session(m, optimize=False).run(FEEDS) for m in (made, module))
     for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], atol=0.05)
+
+
+def test_what_leads_to_no_weight_stays() -> None:
+    """A batch normalization behind a convolution, and a weight of an operator out of scope, are left as they are."""
+    net = Net()
+    halves = [net.const(floats(i, 8, 64)) for i in range(4)]
+    made = net.op("Conv", [net.input("x", DType.F32, "N", 3, 8, 8), net.const(floats(5, 3, 3, 3, 3))])
+    statistics = [net.const(floats(i, 3)) for i in (7, 8, 9)]
+    made = net.op("BatchNormalization", [made, *statistics, net.const(np.abs(floats(10, 3)) + 1)])
+    chosen = []
+    for index in (0, 2):
+        weight = net.op("Concat", halves[index : index + 2], attrs={"axis": 0})
+        product = net.op("MatMul", [net.input(f"h{index}", DType.F32, 2, 16), weight])
+        net.output(product)
+        chosen.append([value.op.name for value in (weight, product) if value.op is not None])
+    module = net.done(made)
+    step, scope = Weights(bits=8, scale="f32"), Context(scope=Scope(on=frozenset(chosen[0])))
+    for ctx, concats in ((Context(), 0), (scope, 1)):
+        result = step(module, ctx)
+        kinds = Counter(op.kind for op in result.walk())
+        assert kinds["BatchNormalization"] == kinds["Conv"] == 1
+        assert kinds["Concat"] == concats
+        verify(result)
 
 
 def test_what_is_computed_from_data_or_grows_is_no_weight() -> None:

@@ -7,7 +7,7 @@ the same names as a result. Never silent: `notes` say what was folded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ...ir.core import Module, Op
@@ -17,6 +17,7 @@ from ..rewrite.driver import Tally
 from ..rewrite.simplify import Simplify
 
 Rewrite = Callable[[Rewriter], None]
+Choice = Callable[[Module], Collection[Op]]
 _SIMPLIFY = Simplify(fold_affine=True)
 _SHOWN = 4
 
@@ -30,22 +31,25 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(module: Module, ctx: Context, *, by: str, then: Rewrite | None = None) -> Prepared:
-        """Fold a copy on behalf of the pass called `by`, and do what it does `then`; constants are shared."""
+    def of(
+        module: Module, ctx: Context, *, by: str, then: Rewrite | None = None, only: Choice | None = None
+    ) -> Prepared:
+        """Fold a copy on behalf of the pass called `by` (`only` some operators of it), and do what it does `then`;
+        constants are shared."""
         twin = module.clone()
-        within, notes = _fold(Rewriter(twin, by=by), ctx, then)
+        within, notes = _fold(Rewriter(twin, by=by), ctx, then, only)
         return Prepared(twin, within, notes)
 
 
-def prepare(rw: Rewriter, ctx: Context, then: Rewrite | None = None) -> Context:
+def prepare(rw: Rewriter, ctx: Context, then: Rewrite | None = None, only: Choice | None = None) -> Context:
     """Fold the module of a rewriter; the context in which the step goes on (its scope names ops as they are now)."""
-    return _fold(rw, ctx, then)[0]
+    return _fold(rw, ctx, then, only)[0]
 
 
-def _fold(rw: Rewriter, ctx: Context, then: Rewrite | None) -> tuple[Context, tuple[str, ...]]:
+def _fold(rw: Rewriter, ctx: Context, then: Rewrite | None, only: Choice | None) -> tuple[Context, tuple[str, ...]]:
     chosen = _Chosen.of(rw.module.walk(), ctx.scope)
     before = sum(1 for _ in rw.module.walk())
-    tally = _SIMPLIFY.run(rw, ctx).tally
+    tally = _SIMPLIFY.run(rw, ctx, only(rw.module) if only is not None else None).tally
     after = sum(1 for _ in rw.module.walk())
     if then is not None:
         then(rw)

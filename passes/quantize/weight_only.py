@@ -29,12 +29,12 @@ from .damage import measured
 from .emit import CodeEmitter
 from .methods import LEARNT, METHODS, Learnt, search_of
 from .narrow import worth_narrowing
-from .prepare import Prepared, prepare
+from .prepare import Choice, Prepared, prepare
 from .refine.awq import awq
 from .refine.refine import refine, told_together
 from .repeats import repeats
 from .sites import BLOCKS, EXACT_ENOUGH, Site, Wish, activations_only, already, decide
-from .weights import computed_weights, float_weights
+from .weights import computed_weights, float_weights, makers
 
 BLOCK_DOC = "weights that share a scale; 0: the fastest of 32, 64 and 128 on the target, each matrix by itself"
 #: Metadata of the DequantizeLinear that tells the backend how exactly to compute.
@@ -45,7 +45,7 @@ FORM = "mlc.form"
 
 @dataclass(frozen=True)
 class WeightPlan(Plan):
-    """The weights that become codes, and whether constants (and what else `prepare` folds) are folded before."""
+    """The weights that become codes, and whether what computes weights from constants is folded before."""
 
     sites: tuple[Site, ...] = ()
     folded: bool = False
@@ -101,10 +101,10 @@ class WeightOnly(Pass):
         )
 
     def plan(self, module: Module, ctx: Context) -> WeightPlan:
-        """Decide; in a folded copy if weights are computed from constants."""
-        if not any(computed_weights(module)):
+        """Decide; if weights are computed from constants in a copy in which what makes them is folded."""
+        if not _making(ctx)(module):
             return self._with_data(self._decided(module, ctx), ctx)
-        ready = Prepared.of(module, ctx, by=self.name)
+        ready = Prepared.of(module, ctx, by=self.name, only=_making(ctx))
         made = self._with_data(self._decided(ready.module, ready.ctx), ctx)
         return replace(made, notes=(*ready.notes, *made.notes), folded=True) if made.sites else made
 
@@ -149,7 +149,7 @@ class WeightOnly(Pass):
 
     def apply(self, rw: Rewriter, plan: WeightPlan, ctx: Context) -> list[Done]:
         if plan.folded:
-            prepare(rw, ctx)
+            prepare(rw, ctx, only=_making(ctx))
         method, chosen = self._refinement(plan, ctx)
         scaled = awq(rw, chosen, ctx, BY_SHORT[self.scale]) if chosen and method.scales else []
         source = rw.module.clone() if chosen else None  # holds the floats: only while they are needed
@@ -261,6 +261,11 @@ class Weights(WeightOnly):
             samples = () if ctx.draft else repeats(ctx.data)
         chosen = mixed.choose(options, damages, self.saving)
         return chosen, (mixed.summary(chosen, told), *samples)
+
+
+def _making(ctx: Context) -> Choice:
+    """What computes weights of operators in scope from constants."""
+    return lambda module: makers(computed_weights(module, ctx.scope.allows))
 
 
 _UNASKED = "every weight has the most bits: nothing says how much to save (a bound on size, data that judges, saving=)"

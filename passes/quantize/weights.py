@@ -7,7 +7,7 @@ the output layer is one weight with two readers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ...ir.core import Module, Op, Value
@@ -197,19 +197,32 @@ def layout(reader: Reader, rank: int) -> Layout | str:
     return Layout(1 - found.axis, 1 - found.outputs, found.kernel)
 
 
-def computed_weights(module: Module) -> Iterator[Value]:
+def computed_weights(module: Module, allows: Callable[[Op], bool] = lambda op: True) -> Iterator[Value]:
     """Operands in the place of a weight that are computed from constants: weights, once they are folded.
 
-    What `float_weights` looks through, and weights that are stored as codes, are none.
+    Those of operators that `allows` admits. What `float_weights` looks through, and weights that are stored as codes,
+    are none.
     """
     whole: dict[Value, bool] = {}  # what is computed from constants, and whether it stands for one as it is
     for op in module.walk():
-        for slot, value in enumerate(op.operands):
+        for slot, value in enumerate(op.operands) if allows(op) else ():
             if value is not None and (op.kind, slot) in LAYOUTS and whole.get(value) is False and _may_be_codes(value):
                 yield value
         if _may_fold(op) and all(value is None or value in whole or _is_known(value) for value in op.operands):
             alike = (is_matrix_transpose(op) or _is_float_cast(op)) and whole.get(op.operands[0], True)  # type: ignore[arg-type]
             whole |= dict.fromkeys(op.results, alike)
+
+
+def makers(values: Iterable[Value]) -> set[Op]:
+    """The operators that make values, and what they are made of."""
+    found: set[Op] = set()
+    waiting = [value.op for value in values]
+    while waiting:
+        op = waiting.pop()
+        if op is not None and op not in found:
+            found.add(op)
+            waiting += [value.op for value in op.operands if value is not None]
+    return found
 
 
 def _may_be_codes(value: Value) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.cleanup import drop_dead
-from ...ir.core import Module
+from ...ir.core import Module, Op
 from ...ir.rewrite import Rewriter
 from ..base import EXACT, Context, Done, Effect, Pass, Plan, Skipped, option
 from .catalogue import RULES
@@ -73,9 +73,11 @@ class Simplify(Pass):
             Done(r.rule, f"{r.removed} ops at {r.times} sites", f"{r.added} ops", r.saved_bytes) for r in plan.rewrites
         ]
 
-    def run(self, rw: Rewriter, ctx: Context) -> Driver:
-        """Run the rules until none fits; the driver knows what they did."""
-        driver = Driver(rw, [rule for rule in RULES if self._asked(rule)], ctx.scope.allows)
+    def run(self, rw: Rewriter, ctx: Context, only: Collection[Op] | None = None) -> Driver:
+        """Run the rules until none fits, `only` on some of the operators in scope; the driver knows what they did."""
+        allows = ctx.scope.allows
+        may = allows if only is None else lambda op: op in only and allows(op)
+        driver = Driver(rw, [rule for rule in RULES if self._asked(rule)], may)
         try:
             for _ in range(_ROUNDS):
                 before = rw.changed
