@@ -58,6 +58,9 @@ class Bindings:
     def target(self, name: str) -> str:
         """The target called so, as the command line writes it. Errors: BAD_TARGET."""
         value = self.names.bindings[name].value
+        if not isinstance(value, ast.Ref | ast.Call):
+            message, help = "a target is written like a call", f"write: target {name} = ort(cpu, threads=2)"
+            raise MlcError(Diagnostic(Code.WRONG_KIND, message, value.span, label=f"this is {what(value)}", help=help))
         text = _target_text(value, self._base(name))
         try:
             parse_target(text)

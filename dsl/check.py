@@ -102,10 +102,16 @@ class _Checker:
     def modifier(self, node: ast.Modifier) -> list[Diagnostic]:
         match node:
             case ast.On(selector) | ast.Except(selector):
-                return check_selector(selector) + _kind_names(selector, self.names)
+                return self.selector(selector)
             case ast.Until(bound) | ast.While(bound):
                 return check_loop_bound(bound, self.names)
         return []
+
+    def selector(self, node: ast.Selector) -> list[Diagnostic]:
+        parts = list(ast.walk(node))
+        if any(isinstance(n, ast.Test) and n.value in self.opaque for n in parts):
+            return []  # a parameter without a value, which is checked where it gets one
+        return check_selector(node) + _kind_names(node, self.names, self.opaque)
 
     def step(self, call: ast.Call) -> list[Diagnostic]:
         name = call.name
@@ -223,7 +229,7 @@ def _duplicates(call: ast.Call) -> list[Diagnostic]:
     return found
 
 
-def _kind_names(selector: ast.Selector, names: Names) -> list[Diagnostic]:
+def _kind_names(selector: ast.Selector, names: Names, opaque: frozenset[str] = frozenset()) -> list[Diagnostic]:
     """Operator kinds start with a capital or carry their domain; another name is a mistyped `let`."""
     return [
         Diagnostic(
@@ -236,6 +242,7 @@ def _kind_names(selector: ast.Selector, names: Names) -> list[Diagnostic]:
         if isinstance(node, ast.KindName)
         and (names.through_alias(node.name) or not (node.name[0].isupper() or "." in node.name))
         and node.name not in names.lets
+        and node.name not in opaque
         and not names.is_lost(node.name)
     ]
 

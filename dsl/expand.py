@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from ..ir.errors import Code, Diagnostic, Span
 from . import syntax as ast
+from .kinds import fill, misfits
 from .names import STANDARD, Names
 from .print import expression
 from .signature import Catalog, Signature
-from .values import near
+from .values import MisfitError, near
 
 MAX_STEPS = 1_000  # that one `times` may write out
 MAX_DEPTH = 100  # of definitions and brackets in each other
@@ -62,6 +63,7 @@ def expand_definition(recipe: ast.Define, names: Names, catalog: Catalog, budget
     worker.unbound = frozenset(p.name for p in recipe.params if p.default is None)
     with worker.inside(recipe.name, recipe.name_span):
         defaults = {p.name: p.default for p in recipe.params if p.default is not None}
+        worker.check_kinds(recipe, {name: worker.value(value, _NOTHING) for name, value in defaults.items()})
         result = worker.program(recipe.program, defaults)
     return Expanded(result, tuple(worker.diagnostics), frozenset(worker.failed))
 
@@ -211,7 +213,13 @@ class _Expander:
                 self.fail(param.name)
                 message, help = f"'{recipe.name}' needs the argument '{param.name}'", f"{recipe.name}({param.name}=...)"
                 self.complain(Code.MISSING_ARGUMENT, message, call.span, help=f"write {help}")
+        self.check_kinds(recipe, given)
         return given
+
+    def check_kinds(self, recipe: ast.Define, given: _Env) -> None:
+        for param in recipe.params:
+            if param.name in given:
+                self.diagnostics += misfits(recipe.name, param, given[param.name], self.unbound)
 
     def arguments(self, call: ast.Call, env: _Env, signature: Signature | None) -> ast.Call:
         """The call with expanded values; with a signature, every argument named and in its order."""
@@ -295,9 +303,9 @@ class _Expander:
         on, but, repeats = [], [], []
         for modifier in node.modifiers:
             if isinstance(modifier, ast.On):
-                on.append(self.selector(modifier.selector))
+                on.append(self.selector(modifier.selector, env))
             elif isinstance(modifier, ast.Except):
-                but.append(self.selector(modifier.selector))
+                but.append(self.selector(modifier.selector, env))
             else:
                 repeats.append(modifier)
         body = _under(body, on, but)
@@ -344,19 +352,32 @@ class _Expander:
         self.budget.spend(len(steps) * count)
         return ast.chain(steps * count, span=body.span)
 
-    def selector(self, node: ast.Selector) -> ast.Selector:
+    def selector(self, node: ast.Selector, env: _Env) -> ast.Selector:
         with self.deeper():
             match node:
+                case ast.KindName(name) if name in env:
+                    return self.filled(node, name, env[name])
                 case ast.KindName(name) if name in self.names.lets:
                     return self.let_selector(node, self.names.lets[name])
+                case ast.Test(value=str(name)) if name in env:
+                    return self.filled(node, name, env[name])
                 case ast.Not(part):
-                    return ast.negate(self.selector(part), span=node.span)
+                    return ast.negate(self.selector(part, env), span=node.span)
                 case ast.AllOf(parts):
-                    return ast.all_of([self.selector(p) for p in parts], span=node.span)
+                    return ast.all_of([self.selector(p, env) for p in parts], span=node.span)
                 case ast.AnyOf(parts):
-                    return ast.any_of([self.selector(p) for p in parts], span=node.span)
+                    return ast.any_of([self.selector(p, env) for p in parts], span=node.span)
                 case _:
                     return node
+
+    def filled(self, node: ast.KindName | ast.Test, name: str, value: ast.Expr) -> ast.Selector:
+        """A part of a selector with the value of a parameter that it names."""
+        try:
+            return fill(node, value)
+        except MisfitError as e:
+            self.fail(name)
+            self.diagnostics.append(e.diagnostic)
+            return node
 
     def let_selector(self, node: ast.KindName, let: ast.Let) -> ast.Selector:
         if not isinstance(let.value, ast.On):
@@ -369,7 +390,7 @@ class _Expander:
             )
             return node
         with self.inside(let.name, node.span) as entered:
-            return self.selector(let.value.selector) if entered else node
+            return self.selector(let.value.selector, _NOTHING) if entered else node
 
     # ---- book-keeping ----
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +102,18 @@ class _Statement:
         """The recipe, unless something in it could not be read or is wrong, which is told already."""
         with self._collected():
             checked = self.library.call(self.statement.recipe)
+            if checked.needs:
+                raise MlcError(self._unbound(checked.needs))
             if self.library.is_sound(checked):
                 return build(checked)
         return None
+
+    def _unbound(self, needs: Sequence[ast.Param]) -> Diagnostic:
+        written, names = self.statement.recipe, [param.name for param in needs]
+        name = written.name if isinstance(written, ast.Ref) else ""
+        message = f"'{name}' needs the argument{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+        help = f"write {name}({', '.join(f'{each}=...' for each in names)}), or give defaults: {names[0]} = ..."
+        return Diagnostic(Code.MISSING_ARGUMENT, message, written.span, help=help)
 
     def _data(self, recipe: Recipe) -> tuple[Declared | None, Declared | None]:
         """What calibrates and what judges."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
 from ..ir.errors import Code, Diagnostic, Span
 from ..passes.base import Pass
-from .syntax import Binding, Define, File, Let, Statement, Use
+from .kinds import unknown_kind
+from .syntax import KEYWORDS, Binding, Define, File, Let, Statement, Use
 from .uses import PythonFile, alias_of, spaces
 
 STANDARD = "standard.mlc"
@@ -86,6 +87,7 @@ def names_of(
         if not isinstance(statement, Define | Let | Binding):
             continue
         name, span = statement.name, statement.name_span
+        diagnostics += _word(name, span)
         if name in taken:
             diagnostics.append(_twice(name, span, taken[name]))
             continue
@@ -119,7 +121,14 @@ def _parameters(recipe: Define) -> list[Diagnostic]:
         if param.name in seen:
             found.append(_twice(param.name, param.span, None))
         seen.add(param.name)
+        found += [*unknown_kind(param), *_word(param.name, param.span)]
     return found
+
+
+def _word(name: str, span: Span | None) -> Iterator[Diagnostic]:
+    """A name that is a word of the language: what it names could not be said."""
+    if name in KEYWORDS:
+        yield Diagnostic(Code.SYNTAX, f"'{name}' is a word of the language", span, help="choose another name")
 
 
 def _shadowing(recipes: Iterable[Define], taken: set[str]) -> list[Diagnostic]:

@@ -19,7 +19,7 @@ from .trouble import explain
 
 MAX_NESTING = 32  # brackets; the passes over the tree recurse
 _STATEMENT = re.compile(
-    r"^[ \t]*(?:(?:model|data|target|optimizer|let)[ \t]+(?P<name>\w+)[ \t]*=|recipe[ \t]+(?P<recipe>\w+)[ \t]*[=(]"
+    r"^[ \t]*(?:(?:model|data|target|optimizer|let)[ \t]+(?P<name>\w+)[ \t]*[=(]|recipe[ \t]+(?P<recipe>\w+)[ \t]*[=(]"
     r"|use[ \t]*[\"']|compile[ \t]+[\w\"'(\[])",
     re.MULTILINE,
 )

@@ -40,6 +40,7 @@ _SLIPS = {
     "%": "a unit follows its number without a space: 50%",
     "-": "names use underscores, not dashes",
     "and": "steps are joined by '+'",
+    "for": "bounds are for targets: where latency <= 8ms for phone",
     "if": "a scope is written: step on SELECTOR",
 }
 _STATEMENTS = ("use", "model", "data", "target", "optimizer", "let", "recipe", "compile")
@@ -68,10 +69,17 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str, ac
             f"unexpected '{token}'",
             Span(source, name, start, start + len(token)),
             label=_expected(accepted),
-            help=_slip(text, start, str(token)),
+            help=_no_number(str(token), accepted) or _slip(text, start, str(token)),
         )
     at = problem.pos_in_stream or 0
     return _character(text, Span(source, name, at, at + 1), accepted)
+
+
+def _no_number(word: str, accepted: Set[str]) -> str:
+    """Advice for a name where only a number can stand."""
+    if not word.isidentifier() or "NUMBER" not in accepted or "NAME" in accepted:
+        return ""
+    return "only a number can stand here: parameters stand for arguments, steps and selectors"
 
 
 def _slip(text: str, start: int, word: str) -> str:
@@ -84,6 +92,8 @@ def _slip(text: str, start: int, word: str) -> str:
         return f"a number starts with a digit: 0{fraction[0]}"
     if re.match(r"-?\d", word) and _STEP.search(text, 0, start):
         return f"arguments stand in parentheses: {text[:start].split()[-1]}({word})"
+    if word == "(" and line[:1] == ["let"]:
+        return f"what has parameters is a recipe: recipe {line[-1]}(...) = ..."
     if word == ":" and "(" in "".join(line):
         return "an argument is given with '=': NAME=VALUE"
     if word in ("and", "or", "&", ";"):

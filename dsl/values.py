@@ -46,7 +46,7 @@ def near(word: str, pool: Iterable[str]) -> str:
 
 def convert(step: str, parameter: Parameter, node: ast.Expr) -> Value:
     """The Python value of an argument: `50%` is 0.5, `64KiB` is 65536, `[4, 8]` is (4, 8) and so is 4 (4,)."""
-    if isinstance(node, ast.Flag) and node.value is None:
+    if _is_none(node):
         if parameter.nullable:
             return None
         raise _misfit(step, parameter, node)
@@ -228,7 +228,7 @@ def _misfit(step: str, parameter: Parameter, node: ast.Expr) -> MisfitError:
             Code.WRONG_UNIT,
             f"'{step}.{parameter.name}' wants {wanted}",
             node.span,
-            label=f"this is {what(node)}",
+            label=f"this is {what(node)}" + (", and this argument always has a value" if _is_none(node) else ""),
             help=_advice(parameter, node),
         )
     )
@@ -244,6 +244,10 @@ def _advice(parameter: Parameter, node: ast.Expr) -> str:
     return ""
 
 
+def _is_none(node: ast.Expr) -> bool:
+    return isinstance(node, ast.Flag) and node.value is None
+
+
 def what(node: ast.Expr) -> str:
     """An expression in words, for labels: `a ratio (%)`, `a list`."""
     if isinstance(node, ast.Number):
@@ -252,8 +256,8 @@ def what(node: ast.Expr) -> str:
         if node.unit == "":
             return "a whole number" if isinstance(node.value, int) else "a number with a fraction"
         return f"a {kind_of(node)}"
-    if isinstance(node, ast.Flag) and node.value is None:
-        return "none, and this argument always has a value"
+    if _is_none(node):
+        return "none"
     return _WORDS[type(node)]
 
 

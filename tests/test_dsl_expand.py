@@ -87,6 +87,20 @@ def test_files_expand_lets_parameters_and_goals() -> None:
     assert _expanded(text, "other") == "simplify + int4(block=128)"
 
 
+def test_parameters_stand_in_selectors_and_for_steps() -> None:
+    """With their kinds; what a parameter is given is what is written there."""
+    text = (
+        "recipe cut(part: str, least: size = 1KiB, kind: name = MatMul, then: step = simplify) =\n"
+        "  prune(50%) on part and size > least or kind + then except part\n"
+        'recipe one = cut("enc.*")\nrecipe two = cut("a", kind=Conv, least=2KiB, then=int4 + int4(64))\n'
+    )
+    found = {name: _expanded(text, name).split(" + ") for name in ("one", "two")}
+    assert found["one"] == ['prune(ratio=50%) on "enc.*" and size > 1KiB or MatMul', 'simplify except "enc.*"']
+    assert found["two"] == [
+        'prune(ratio=50%) on "a" and size > 2KiB or Conv', 'int4 except "a"', 'int4(block=64) except "a"'
+    ]  # fmt: skip
+
+
 def test_a_let_of_a_pipeline_takes_the_scope_of_its_use() -> None:
     text = "let q = prune(10%) + int4\nrecipe a = q on Conv + simplify"
     assert _expanded(text) == "prune(ratio=10%) on Conv + int4 on Conv + simplify"
