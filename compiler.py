@@ -27,6 +27,7 @@ from .backends.report_markdown import to_markdown
 from .backends.runner import OrtRunner
 from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
+from .dsl.advice import left_undone
 from .dsl.build import Limit
 from .dsl.judge import COSTS, FORESEEN, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
@@ -189,6 +190,7 @@ class _Compilation:
             emitted, lowered = self._emit(module, folder / layout.model_name)
             emitted = self.measuring.measured(emitted, self.program.limits)
             self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.context.dims)]
+            self.warnings += left_undone(module, [outcome.name for outcome in reports])
             verdicts = self._verdicts(emitted)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *(unserved(reports) if self.options.strict else ()))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from kit.net import Net
 from kit.real import RealModel, real_models
 from kit.two_layers import samples, two_layers
 from onnx import helper, numpy_helper
@@ -17,6 +18,7 @@ from onnx import helper, numpy_helper
 import mlc
 from mlc.backends.ort import Session
 from mlc.cli import run
+from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
 
 
@@ -320,3 +322,22 @@ def test_how_a_number_is_stored_does_not_change_how_many_there_are(tmp_path: Pat
     for recipe in ("fp16", "int4"):
         (step,) = mlc.compile(source, f"{recipe} where params <= 1x", check="fast").report["steps"]
         assert step["after"]["params"] == step["before"]["params"], recipe
+
+
+def test_copies_of_weights_are_told_where_nothing_merges_them(tmp_path: Path) -> None:
+    """`int4` takes weights as they are: a step that merges equal constants is named."""
+    net = Net()
+    x = net.input("x", DType.F32, "N", 256)
+    weight = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    for number in range(3):
+        x = net.op("MatMul", [x, net.const(weight.copy(), f"w{number}")])
+    mlc.save(net.done(x), tmp_path / "net.onnx")
+    told = {
+        recipe: mlc.compile(tmp_path / "net.onnx", recipe, check="none").report
+        for recipe in ("int4", "simplify + int4")
+    }
+    (line,) = (w for w in told["int4"]["warnings"] if "copies of others" in w)
+    assert line.startswith("59% of the weights are copies of others ('w1_quantized' and ")
+    assert line.endswith("simplify as the first step keeps one of each")
+    assert not [w for w in told["simplify + int4"]["warnings"] if "copies of others" in w]
+    assert told["simplify + int4"]["size"]["artifact"] < 0.4 * told["int4"]["size"]["artifact"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
 
 from ...ir.constants import Constant
-from ...ir.core import Attr, Constants, Graph, Op, Value
+from ...ir.core import Attr, Constants, Graph, Module, Op, Value
 from ...ir.ops.opdef import Trait
 from ...ir.ops.table import lookup
 from .driver import Driver
@@ -55,16 +55,24 @@ def _attr_key(value: Attr) -> str:
 
 def merge_equal_constants(driver: Driver) -> None:
     """One constant for all of the same type and elements (those that `may_share`)."""
+    for value, kept in equal_constants(driver.module):
+        with driver.step(EQUAL_CONSTANTS):
+            driver.rw.replace_uses(value, kept)
+            driver.rw.drop_constant(value)
+
+
+def equal_constants(module: Module) -> Iterator[tuple[Value, Value]]:
+    """Every constant that equals an earlier one, with the first of its kind."""
     groups: dict[Hashable, list[Value]] = {}
-    for value in driver.module.constants.values():
+    for value in module.constants.values():
         if value.constant is not None and may_share(value.constant):
             groups.setdefault(value.constant.type, []).append(value)
     for group in groups.values():
         if len(group) > 1:
-            _merge_group(driver, group)
+            yield from _equal(group)
 
 
-def _merge_group(driver: Driver, group: Iterable[Value]) -> None:
+def _equal(group: Iterable[Value]) -> Iterator[tuple[Value, Value]]:
     """Constants of one type: a few bytes of each tell most of them apart before any is read as a whole."""
     alike: dict[bytes, list[Value]] = {}
     for value in group:
@@ -76,9 +84,7 @@ def _merge_group(driver: Driver, group: Iterable[Value]) -> None:
             assert value.constant is not None
             kept = first.setdefault(value.constant.digest(), value)
             if kept is not value:
-                with driver.step(EQUAL_CONSTANTS):
-                    driver.rw.replace_uses(value, kept)
-                    driver.rw.drop_constant(value)
+                yield value, kept
 
 
 def _sample(constant: Constant) -> bytes:
