@@ -12,6 +12,7 @@ import numpy as np
 from ..ir.errors import Code, error
 
 Array = np.ndarray[Any, Any]
+_PIECE = 1 << 17  # numbers that are widened to float64 at a time: outputs may be hundreds of megabytes
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,12 @@ class _Output:
         if a.ndim == 2 and a.shape[1] > 1:
             self.same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
             self.rows += a.shape[0]
-        x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+        x, y = a.reshape(-1), b.reshape(-1)
+        for start in range(0, x.size, _PIECE):
+            self._add(x[start : start + _PIECE], y[start : start + _PIECE])
+
+    def _add(self, a: Array, b: Array) -> None:
+        x, y = a.astype(np.float64), b.astype(np.float64)
         finite = np.isfinite(x)
         if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
             self.broken = True

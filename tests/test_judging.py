@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,24 @@ def meter(*pairs: tuple[dict[str, Any], dict[str, Any]]) -> AgreementMeter:
     for reference, other in pairs:
         found.update(reference, other)
     return found
+
+
+def test_large_outputs_are_compared_in_pieces() -> None:
+    """As a whole they would be widened to eight times their size; what a later piece holds counts like the first."""
+    a = RNG.standard_normal((1, 1 << 21)).astype(np.float32)
+    b = a.copy()
+    b[0, -1] = 9
+    meter(({"y": a}, {"y": b}))
+    tracemalloc.start()
+    found = meter(({"y": a}, {"y": b})).result()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < a.nbytes
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    assert found.cosine == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)), abs=1e-12)
+    assert found.max_relative == pytest.approx(float(abs(a[0, -1] - 9) / np.abs(a).max()), rel=1e-6)
+    b[0, -1] = np.nan
+    assert meter(({"y": a}, {"y": b})).result().cosine == 0.0
 
 
 def test_equal_outputs_agree_fully() -> None:
