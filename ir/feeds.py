@@ -11,7 +11,8 @@ Array = np.ndarray[Any, Any]
 
 
 class Feeds(dict[str, Array]):
-    """Arrays by the input that they feed. `where` says in words which samples they are, `shapes` how large."""
+    """Arrays by the input that they feed. `where` says in words which samples they are, `shapes` how large
+    those are."""
 
     __slots__ = ("shapes", "where")
 
@@ -25,6 +26,6 @@ def beside(feeds: Mapping[str, Array], more: Mapping[str, Array]) -> dict[str, A
     """Feeds with inputs of a graph's own (switches, weights): still the same samples."""
     if not isinstance(feeds, Feeds):
         return {**feeds, **more}
-    found = Feeds(feeds, feeds.where)
-    found.update(more)
+    found = Feeds({**feeds, **more}, feeds.where)
+    found.shapes = feeds.shapes
     return found
