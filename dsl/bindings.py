@@ -72,6 +72,22 @@ class Bindings:
         """The data called so, not opened. Errors: everything wrong with how it was written."""
         return declare_node(self.names.bindings[name].value, base=self._base(name), names=self.names)
 
+    def present(self, name: str) -> Declared:
+        """The data called so, whose files are there. Errors: NOT_FOUND at the statement that binds it."""
+        data = self.data(name)
+        paths = [
+            getattr(data.source, field.name)
+            for field in dataclasses.fields(data.source)  # type: ignore[arg-type]  # every source is a dataclass
+            if field.metadata["unit"] == "path"
+        ]
+        lost = [path for path in paths if path is not None and not Path(path).exists()]
+        if lost:
+            span, help = self.names.bindings[name].span, "paths in a recipe file are relative to the file"
+            raise MlcError(
+                [Diagnostic(Code.NOT_FOUND, f"there is no data file {path!r}", span, help=help) for path in lost]
+            )
+        return data
+
     def _base(self, name: str) -> Path:
         return self.bases.get(name, self.folder)
 

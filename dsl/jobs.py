@@ -14,7 +14,7 @@ from ..ir.errors import Code, Diagnostic, MlcError, error
 from . import syntax as ast
 from .check import unique
 from .data import Declared
-from .lacking import lacking, missing_files
+from .lacking import lacking
 from .library import Library, read_library
 from .parser import is_file
 from .print import expression
@@ -121,8 +121,10 @@ class _Statement:
         with self._collected():
             names = recipe.data_names()
             for name in filter(None, names):
-                self.found.extend(missing_files(bindings.data(name), bindings.names.bindings[name].span))
-            return recipe.data()
+                with self._collected():
+                    bindings.present(name)
+            calibrates, judges = (bindings.data(name) if name is not None else None for name in names)
+            return calibrates, judges
         return None, None
 
     @contextmanager

@@ -1,10 +1,8 @@
-"""What the statements of a file lack to be run: data that steps or bounds need, and files that data is read from."""
+"""What a `compile` statement lacks to be run: data that steps or bounds need, and that the file does not bind."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..ir.errors import Code, Diagnostic, Span
 from ..passes.base import Need
@@ -36,12 +34,3 @@ def lacking(
         classes=True,  # what only the model can tell
         give='add a line: data val = npz("samples.npz", labels="y")',
     )
-
-
-def missing_files(data: Declared, span: Span | None) -> Iterator[Diagnostic]:
-    """The files and folders that a source reads and that are not there."""
-    for field in dataclasses.fields(data.source):  # type: ignore[arg-type]  # every source is a dataclass
-        value = getattr(data.source, field.name)
-        if field.metadata["unit"] == "path" and value is not None and not Path(value).exists():
-            help = "paths in a recipe file are relative to the file"
-            yield Diagnostic(Code.NOT_FOUND, f"there is no data file {value!r}", span, help=help)

@@ -65,10 +65,14 @@ class Library:
         if choose is not None and (choose in self.recipes or choose in self.lost):
             return self.recipes.get(choose)
         if choose is not None and "(" in choose:
-            call = parse(choose, "--recipe").body
-            if isinstance(call, ast.Call) and call.name in (*self.recipes, *self.lost):
-                return self.call(call)
-            choose = choose.partition("(")[0]
+            written = parse(choose, "--recipe")
+            if not isinstance(written.body, ast.Call) or written.goal != ast.Goal():
+                message, help = "one recipe of a file is chosen here, with its arguments", f"write into {self.name}: "
+                help += f"recipe NAME = {choose}, and choose NAME"
+                raise MlcError(Diagnostic(Code.WRONG_KIND, message, written.span, help=help))
+            if written.body.name in (*self.recipes, *self.lost):
+                return self.call(written.body)
+            choose = written.body.name
         own = self.own
         able = [name for name, checked in own.items() if not checked.needs] or list(own)
         if choose is None and (len(able) == 1 or self.lost):

@@ -79,11 +79,18 @@ class Program:
         return self.recipe.limits if self.recipe is not None else ()
 
     def data(self, data: Data | None, judges: Data | None) -> tuple[Data | None, Data | None]:
-        """What calibrates and what judges: what is given, else what the recipe's file binds."""
+        """What calibrates and what judges: what is given, else what the recipe's file binds.
+
+        Errors: NO_DATA if it is not clear which, NOT_FOUND for files that are not there.
+        """
         if self.recipe is None or None not in (data, judges):
             return data, judges
-        calibrating, judging = self.recipe.data()
-        return calibrating if data is None else data, judging if judges is None else judges
+        present = self.recipe.checked.bindings.present
+        calibrates, judging = (
+            present(name) if given is None and name is not None else given
+            for given, name in zip((data, judges), self.recipe.data_names())
+        )
+        return calibrates, judging
 
     @property
     def exact(self) -> bool:

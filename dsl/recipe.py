@@ -11,7 +11,6 @@ from . import syntax as ast
 from .bindings import Bindings
 from .build import Limit, Repeat, Step, build_limits, build_steps, steps_of
 from .check import check_program, unique
-from .data import Declared
 from .executable import refusals
 from .expand import expand
 from .library import Checked, read_library
@@ -79,17 +78,9 @@ class Recipe:
         return {x.metric: found for x in asked if (found := names.metric(x.metric)) is not None}
 
     def data_names(self) -> tuple[str | None, str | None]:
-        """The names of what calibrates and of what judges. Errors: NO_DATA if that is not clear."""
+        """The names of the data of the file that calibrates, and of that which judges. Errors: NO_DATA if that is not
+        clear."""
         return self.checked.bindings.roles([(s.data.name, s.data.span) for s in steps_of(self.steps) if s.data])
-
-    def data(self) -> tuple[Declared | None, Declared | None]:
-        """What the file declares to calibrate with, and to judge by. Errors: NO_DATA if that is not clear."""
-        bindings = self.checked.bindings
-        calibrates, judges = self.data_names()
-        return (
-            bindings.data(calibrates) if calibrates is not None else None,
-            bindings.data(judges) if judges is not None else None,
-        )
 
 
 def check(

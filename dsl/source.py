@@ -10,7 +10,7 @@ from typing import TextIO
 from .files import accepted, read_file
 
 STDIN = "<stdin>"
-_FILE = re.compile(r"(?P<path>.*\.mlc)(?::(?P<choose>[\w.]+(?:\(.*\))?))?\Z", re.DOTALL)
+_FILE = re.compile(r"(?P<path>.*\.mlc)(?::(?P<choose>[\w.]+(?:\(.*)?))?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

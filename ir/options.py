@@ -40,6 +40,8 @@ def format_value(value: Any, unit: str) -> str:
         return "[" + ", ".join(format_value(v, unit) for v in value) + "]"
     if unit == "ratio":
         return f"{value * 100:g}%"
+    if unit == "size":
+        return f"{value}B"
     if unit in ("str", "path") or (unit == "word" and not value.isidentifier()):
         return f'"{value}"'
     return f"{value:g}" if isinstance(value, float) else str(value)

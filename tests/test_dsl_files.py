@@ -89,6 +89,9 @@ def test_arguments_on_the_command_line(tmp_path: Path) -> None:
         ("small(q=1)", "takes no argument 'q'"),
         ("smal(1%)", "did you mean 'small'"),
         ("small", "no value"),
+        ("small(70%", "unexpected end of the recipe"),
+        ("small(70%) + fp16", "one recipe of a file is chosen here"),
+        ("small(70%) where size <= 1x", "one recipe of a file is chosen here"),
     ):
         with pytest.raises(MlcError, match=message):
             recipe(f"{path}:{wrong}")
@@ -113,11 +116,19 @@ BOTH = 'data cal = npz("data.npz", take=16)\ndata val = npz("data.npz", labels="
 def test_which_data_calibrates_and_which_judges(
     tmp_path: Path, text: str, calibrates: str | None, judges: str | None
 ) -> None:
-    found = recipe(write(tmp_path / "a.mlc", text))
-    bindings = found.checked.bindings
-    wanted = tuple(bindings.data(name) if name is not None else None for name in (calibrates, judges))
-    assert found.data() == wanted
-    assert all(d is None or str(tmp_path / "data.npz") in str(d.source) for d in wanted)
+    samples(tmp_path)
+    path = write(tmp_path / "a.mlc", text)
+    assert recipe(path).data_names() == (calibrates, judges)
+    found = Program.of(path).data(None, None)
+    assert [d is None for d in found] == [name is None for name in (calibrates, judges)]
+    assert all(d is None or str(tmp_path / "data.npz") in str(d.source) for d in found)  # type: ignore[union-attr]
+    assert Program.of(path).data("mine.npz", None)[0] == "mine.npz"
+    (tmp_path / "data.npz").unlink()
+    if calibrates is not None:
+        with pytest.raises(MlcError, match="there is no data file") as caught:
+            Program.of(path).data(None, None)
+        assert caught.value.diagnostics[0].span is not None
+    assert Program.of(path).data("mine.npz", "mine.npz") == ("mine.npz", "mine.npz")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_which_data_calibrates_and_which_judges(
 )
 def test_data_whose_part_is_not_clear(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(MlcError, match=message):
-        recipe(write(tmp_path / "a.mlc", text)).data()
+        recipe(write(tmp_path / "a.mlc", text)).data_names()
 
 
 def test_steps_that_take_nothing_from_data_refuse_it(tmp_path: Path) -> None:

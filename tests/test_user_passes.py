@@ -16,7 +16,7 @@ from mlc.dsl.recipe import Recipe
 from mlc.ir.errors import Code, MlcError
 
 HEAD = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,10 +36,11 @@ class Shrink(Pass):
     after: ClassVar[tuple[str, ...]] = ("mark", "simplify")
 
     part: float | None = option(None, unit="ratio", low=0, high=1, doc="how many become zero", positional=True)
+    least: int = option(0, unit="size", low=0, doc="smaller weights stay")
     only: tuple[int, ...] = option((0, 1), unit="ints", low=0, doc="which layers, counted from 0")
 
     def at(self, strength):
-        return self if self.part is not None else type(self)(part=strength, only=self.only)
+        return self if self.part is not None else replace(self, part=strength)
 
     def plan(self, module, ctx):
         sites = [op for op in module.walk() if op.kind in ("Gemm", "MatMul")]
@@ -134,11 +135,15 @@ def test_what_is_stored_runs_again(folder: Path) -> None:
 
 
 def test_bounds_choose_the_free_fields_of_passes_of_a_file(folder: Path) -> None:
-    path = written(folder, "recipe r = mine.shrink where cosine >= 0.9")
+    path = written(folder, "recipe r = mine.shrink(least=1KiB) where cosine >= 0.9")
     result = mlc.compile(folder / "net.onnx", path, eval=folder / "data.npz")
     assert len(result.report["trials"]) > 1
     assert not result.missed
-    assert "shrink(part=" in result.report["steps"][0]["text"]
+    text = result.report["steps"][0]["text"]
+    assert text.startswith("shrink(part=")
+    assert Recipe.parse(
+        f'use "lib/my_passes.py" as mine\nrecipe r = mine.{text}', folder=folder
+    ).steps  # what a report calls a step can be written
     loop = written(folder, "recipe r = mine.shrink(5%) times 3 while cosine >= 0.5")
     assert mlc.compile(folder / "net.onnx", loop, eval=folder / "data.npz").report["loops"]
 
