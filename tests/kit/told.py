@@ -37,7 +37,7 @@ def told(
 
 
 #: Which step runs: no part of a message, and of how long it took.
-_STEP = re.compile(r"^\[\d+/\d+\] .*\n", re.MULTILINE)
+_STEP = re.compile(r"^(\[\d+/\d+\]|trial \d+:) .*\n", re.MULTILINE)
 
 
 def _command(line: str) -> tuple[int, str]:
