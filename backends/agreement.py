@@ -164,9 +164,10 @@ class AccuracyMeter:
     found: int = 0
     rows: int = 0
 
-    def update(self, reference: Mapping[str, Any], found: Mapping[str, Any], labels: Array) -> None:
-        """Count one batch. Errors: BAD_DATA when there are no class scores, or not one label per row of them."""
-        name = _scores(reference, labels)
+    def update(self, reference: Mapping[str, Any], found: Mapping[str, Any], labels: Array, where: str = "") -> None:
+        """Count one batch, which is `where`. Errors: BAD_DATA when there are no class scores, or not one label per row
+        of them."""
+        name = _scores(reference, labels, where)
         wanted = np.asarray(labels).reshape(-1)
         self.reference += int((np.asarray(reference[name]).argmax(axis=1) == wanted).sum())
         self.found += int((np.asarray(found[name]).argmax(axis=1) == wanted).sum())
@@ -177,32 +178,36 @@ class AccuracyMeter:
         return self.reference / self.rows, self.found / self.rows
 
 
-def _scores(outputs: Mapping[str, Any], labels: Array) -> str:
+def _scores(outputs: Mapping[str, Any], labels: Array, where: str) -> str:
+    """The output of class scores. What a graph tells of it was checked when the samples were read."""
     for name, value in outputs.items():
         scores = np.asarray(value)
         if scores.ndim == 2 and scores.dtype.kind == "f":
             if scores.shape[0] == np.size(labels):
-                _check_classes(name, scores.shape[1], labels)
+                _check_classes(name, scores.shape[1], labels, where)
                 return name
             raise error(
                 Code.BAD_DATA,
                 f"{np.size(labels)} labels do not fit output {name!r} of shape {scores.shape}",
+                where=where,
                 help="give one label per sample",
             )
     raise error(
         Code.BAD_DATA,
         "labels were given, but the model has no output of class scores (a float matrix)",
+        where=where,
         help="leave --labels out, and bound cosine or sqnr instead",
     )
 
 
-def _check_classes(name: str, classes: int, labels: Array) -> None:
+def _check_classes(name: str, classes: int, labels: Array, where: str) -> None:
     """Errors: BAD_DATA for a label that no class has: every answer would be wrong."""
     low, high = float(np.min(labels, initial=0)), float(np.max(labels, initial=0))
     if low < 0 or high >= classes:
         raise error(
             Code.BAD_DATA,
             f"there is a label {low if low < 0 else high:g}, and output {name!r} has {classes} classes",
+            where=where,
             help="number the classes from 0, in the order of the model's outputs",
         )
 

@@ -161,7 +161,7 @@ class Judge:
             expected, found = source.run(batch.inputs), session.run(batch.inputs)
             meter.update(expected, found)
             if batch.labels is not None:
-                accuracy.update(expected, found, batch.labels)
+                accuracy.update(expected, found, batch.labels, batch.inputs.where)
             if self.progress is not None:
                 self.progress.advance("samples judged", seen, len(self.samples))
         return meter.result(), accuracy.result() if accuracy.rows else None

@@ -107,6 +107,13 @@ def test_labels_are_judged_before_any_work(case: str, capsys: pytest.CaptureFixt
     assert f"{words}\n  --> sample {sample} of 'samples.npz'" in said.pop()
 
 
+def test_labels_of_classes_that_only_a_run_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demanding.write(tmp_path, demanding.unsized)
+    np.savez("samples.npz", x=np.ones((3, demanding.WIDTH), np.float32), y=np.array([0, 3, 4]))
+    said = told("compile m.onnx -r fp16 --eval samples.npz --labels y", capsys)
+    assert "there is a label 4, and output 'y' has 4 classes\n  --> sample 2 of 'samples.npz'" in said
+
+
 def test_labels_of_whole_batches_are_one_for_each_row() -> None:
     module = mlc.load(two_layers(Path()))
     x = np.ones((3, 64), np.float32)

@@ -18,7 +18,7 @@ from mlc.ir.dims import Sym
 from mlc.ir.errors import MlcError
 from mlc.ir.types import TensorType
 
-TEXTS = [demanding.sliced, demanding.counted_by_length, demanding.counted_by_tokens]
+TEXTS = [demanding.sliced, demanding.counted_by_length, demanding.buffered, demanding.counted_by_tokens]
 
 
 def refused(demands: Demands, feeds: dict[str, Any]) -> bool:

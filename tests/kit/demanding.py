@@ -77,6 +77,22 @@ def counted_by_length() -> ModelProto:
     )
 
 
+def buffered() -> ModelProto:
+    """Positions are read from a buffer of numbers, which is as long as the table."""
+    node = helper.make_node
+    return _text(
+        *_length(),
+        node("Squeeze", ["length"], ["end"]),
+        node("Range", ["start", "end", "step"], ["order"]),
+        node("Gather", ["buffer", "order"], ["numbers"]),
+        node("Gather", ["table", "numbers"], ["places"]),
+        two=np.array([2]),
+        start=np.array(0),
+        step=np.array(1),
+        buffer=np.arange(POSITIONS),
+    )
+
+
 def counted_by_tokens() -> ModelProto:
     """Positions are the numbers of tokens that are no padding (id 1), from 2 on, as in RoBERTa."""
     node = helper.make_node
@@ -120,6 +136,16 @@ def three() -> ModelProto:
         node("Add", ["wide", "total"], ["y"]),
     ]
     return _model(nodes, ("x", _F, ("N", WIDTH)), ("N", CLASSES), shape=np.array([2, 3]), w=_rows(0, WIDTH, CLASSES))
+
+
+def unsized() -> ModelProto:
+    """As many classes as numbers that are kept: no graph says how many."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["all"]),
+        helper.make_node("Compress", ["all", "kept"], ["y"], axis=1),
+    ]
+    more = {"w": _rows(0, WIDTH, CLASSES), "kept": np.ones(CLASSES, bool)}
+    return _model(nodes, ("x", _F, ("N", WIDTH)), ("N", "C"), **more)
 
 
 def write(folder: Path, build: Build, name: str = "m.onnx") -> Path:
