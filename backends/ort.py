@@ -23,14 +23,16 @@ from ..ir.scratch import scratch
 
 _FATAL = 4  # log severity: what goes wrong is raised
 _ROOM = 1 << 20  # free bytes below which a disk counts as full
-_LARGE = 256 << 20  # modules from this size on are handed over as a file
+_LARGE = 64 << 20  # modules from this size on are handed over as a file
 
 
 class Session:
     """A model ready to run on the CPU.
 
     `model` is a path (best for large models), bytes or a module. `optimize=False` switches all graph optimizations
-    of the runtime off, which is what numerical comparisons need. Errors: RUNTIME when the runtime refuses the model.
+    of the runtime off, which is what numerical comparisons need. `planned=False` takes less memory: what a run needs is
+    not reserved as a whole beside what the first run took piece by piece. Errors: RUNTIME when the runtime refuses the
+    model.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Session:
         *,
         threads: int = 1,
         optimize: bool = True,
+        planned: bool = True,
         optimized_path: str | os.PathLike[str] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = planned
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         if optimized_path is not None:

@@ -26,7 +26,7 @@ class OrtExecutable:
         self._taps = dict(zip(taps, outputs))
         if any(v.constant is not None and v.constant.dtype.bits < 4 for v in runnable.constants.values()):
             runnable = legalize(runnable).module  # such codes only run in the kernels of artifacts
-        self._session = Session(runnable, threads=threads)
+        self._session = Session(runnable, threads=threads, planned=False)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name; with taps, those values instead."""

@@ -25,7 +25,7 @@ from ...ir.rewrite import Rewriter
 from ...ir.types import TensorType
 from ..ports import Array, Executable, Feeds, Runner
 
-STAGES = 12  # at most: more of them save little more, and each is a session
+STAGES = 8  # at most: more of them save little more, and each is a session with memory of its own
 _OPS = 4  # that a stage has at least
 _MOST_CROSSING = 32 << 20  # bytes that are kept of a sample at a cut
 _UNKNOWN_BYTES = 1 << 20
