@@ -67,7 +67,13 @@ def events(contest: Contest, plan: Mapping[str, Any], tasks: Sequence[str], peer
             continue
         for name, settings in [(OWN, plan["own"]), *plan["peers"].items()]:
             if name in peers:
-                yield from (Event(task, name, setting) for setting in settings.get(task, ()))
+                yield from (Event(task, name, s) for s in settings.get(task, ()) if _meant(s, contest.name, settings))
+
+
+def _meant(setting: str, model: str, settings: Mapping[str, Any]) -> bool:
+    """Settings that take too long are limited to some models."""
+    limited = settings.get("limited", {})
+    return setting not in limited or model in limited[setting]
 
 
 def entry(contest: Contest, event: Event, plan: Mapping[str, Any], folder: Path) -> Entry:
