@@ -469,6 +469,13 @@ def run(arguments: list[str]) -> int:
         return _interrupted()
     except MemoryError:
         return _fail(errors.ResourceError(Diagnostic(Code.MEMORY, "out of memory", help=errors.MEMORY_HELP)))
+    except Exception as bug:
+        from .frontends.user_code import fault
+
+        theirs = fault(bug)
+        if theirs is None:
+            raise
+        return _fail(theirs)
 
 
 def _usage(message: str, arguments: list[str]) -> Diagnostic:

@@ -66,7 +66,8 @@ def _signature(name: str, found: type[Pass], passes: Mapping[str, type[Pass]]) -
 def _passes(file: PythonFile) -> tuple[type[Pass], ...]:
     """The passes of a file. Errors: BROKEN_PASS for everything that is wrong with it."""
     try:
-        module = _module(file.path, hashlib.sha256(Path(file.path).read_bytes()).hexdigest())
+        path = Path(file.path).resolve()
+        module = _module(path, hashlib.sha256(path.read_bytes()).hexdigest())
     except Exception as cause:  # whatever the user's code raises
         raise _unusable(file, f"cannot be imported: {told(cause)}") from cause
     meant = tuple(dict.fromkeys(filter(_is_meant, _public(module))))
@@ -86,9 +87,9 @@ def _passes(file: PythonFile) -> tuple[type[Pass], ...]:
 
 
 @functools.cache
-def _module(path: str, digest: str) -> ModuleType:
+def _module(path: Path, digest: str) -> ModuleType:
     """The module of a file with this content: executed once, so that its classes stay the same."""
-    return import_module(path)
+    return import_module(str(path))
 
 
 def _public(module: ModuleType) -> Iterator[type]:

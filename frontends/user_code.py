@@ -7,10 +7,12 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+
+from ..ir.errors import Code, MlcError, error
 
 
 def import_module(name: str) -> ModuleType:
@@ -35,6 +37,26 @@ def told(cause: Exception) -> str:
     return f"{type(cause).__name__}: {cause}{at}"
 
 
+def fault(cause: BaseException) -> MlcError | None:
+    """The error for an exception that comes from within a file of the user's; None if none is on its way."""
+    frames = [(f, line) for f, line in traceback.walk_tb(cause.__traceback__) if _is_users(f.f_globals)]
+    if not frames:
+        return None
+    frame, line = frames[-1]
+    file = frame.f_code.co_filename
+    message = f"{Path(file).name!r} raises {type(cause).__name__}: {cause}"
+    help = "correct the file; from Python, mlc.compile shows the whole traceback"
+    return error(Code.BROKEN_PASS, message, where=f"{file}:{line}", help=help)
+
+
+def _is_users(names: Mapping[str, object]) -> bool:
+    """Whether these are the globals of a file of the user's."""
+    return str(names.get("__name__", "")).startswith(_PREFIX)
+
+
+_PREFIX = "mlc_user_"  # of the names of files as modules
+
+
 def _is_machinery(file: str) -> bool:
     """Whether a line is of what calls the user's code: ours, or that of imports."""
     return file[0] == "<" or file == importlib.__file__ or Path(file).is_relative_to(_OURS)
@@ -44,7 +66,7 @@ _OURS = Path(__file__).parent
 
 
 def _load(file: Path) -> ModuleType:
-    name = f"mlc_user_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    name = f"{_PREFIX}{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a loader"
     assert spec.loader is not None

@@ -13,6 +13,7 @@ import mlc
 from mlc.cli import run
 from mlc.dsl.jobs import jobs_of
 from mlc.dsl.recipe import Recipe
+from mlc.frontends.user_code import fault
 from mlc.ir.errors import Code, MlcError
 
 HEAD = """
@@ -255,3 +256,21 @@ def test_a_file_for_metrics_alone_may_hold_no_pass(folder: Path) -> None:
     recipe = 'data d = npz("data.npz")\nrecipe r = fp16 where mine.one >= 1\ncompile "net.onnx" with r'
     path = written(folder, recipe, "def one(outputs, labels):\n    return 1\n")
     assert len(jobs_of(path, stdin=io.StringIO(""))) == 1
+
+
+def test_what_a_pass_raises_is_told_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the command line; in Python the exception comes as it is, and bugs of mlc always do."""
+    passes = SHRINK.replace("        return ()\n", "        return [1 / 0]\n")
+    path = written(folder, "recipe r = mine.mark", passes)
+    assert run(["compile", str(folder / "net.onnx"), "-r", path, "-o", str(folder / "o.mlc"), "-q"]) == 2
+    told = capsys.readouterr().err
+    line = passes.splitlines().index("        return [1 / 0]") + 1
+    assert "error[E0807]: 'my_passes.py' raises ZeroDivisionError: division by zero" in told
+    assert f"--> {folder / 'lib' / 'my_passes.py'}:{line}" in told
+    assert not (folder / "o.mlc").exists()
+    with pytest.raises(ZeroDivisionError) as theirs:
+        mlc.compile(folder / "net.onnx", path)
+    assert fault(theirs.value) is not None
+    with pytest.raises(TypeError) as ours:
+        mlc.compile(3, "fp16")  # type: ignore[arg-type]
+    assert fault(ours.value) is None

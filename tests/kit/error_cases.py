@@ -129,6 +129,7 @@ PASSES = (
     _passes("no subclass", "class Mine:\n    name = 'mine'\n    plan = apply = print\n"),
     _passes("a flaw", _MARK.replace("def apply", "def aply")),
     _passes("two of one name", _MARK + _MARK[_MARK.index("@") :].replace("class Mine", "class Other")),
+    _passes("a bug", _MARK.replace("return ()", "return [1 / 0]")),
     _passes("mistyped", _MARK, "recipe a = m.min(10%)"),
     _passes("the file itself", _MARK, "recipe a = m"),
     _passes("no such file", _MARK, 'use "q.py"\nrecipe b = q.mine'),
