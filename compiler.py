@@ -29,6 +29,7 @@ from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.advice import left_undone
 from .dsl.build import Limit
+from .dsl.fixed import advice, only
 from .dsl.judge import COSTS, FORESEEN, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring, functions
@@ -192,6 +193,7 @@ class _Compilation:
             self.warnings += [f"size only: {x}" for x in size_only(module, lowered, self.target, self.context.dims)]
             self.warnings += left_undone(module, [outcome.name for outcome in reports])
             verdicts = self._verdicts(emitted)
+            self._tell_untried(verdicts)
             self._locate(module, emitted)
             diagnostics = (*missed(verdicts), *emitted.broken, *(unserved(reports) if self.options.strict else ()))
             diagnostics += tuple(d for loop in self.loops for d in loop.diagnostics())
@@ -278,6 +280,12 @@ class _Compilation:
                     "or something saturates; give --data or --eval"
                 )
         return module, reports
+
+    def _tell_untried(self, verdicts: Sequence[Verdict]) -> None:
+        """Say so when bounds are missed and there was nothing to choose."""
+        if not all(v.holds for v in verdicts) and not (self.trials or self.program.decides):
+            self.trials = (only(self.program, verdicts),)
+            self.warnings.append(advice(self.program, verdicts))
 
     def _tell_costs(self) -> None:
         """Say so when steps decided by costs that nobody measured here."""
