@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
-from ..ir.errors import Code, Diagnostic, Span
+from ..ir.errors import Code, Diagnostic, MlcError, Span
 from ..passes.base import Need
 from .data import Declared
 from .judge import unmeasurable
+from .measuring import functions
 from .program import Program
 
 
@@ -25,12 +27,24 @@ def lacking(
             message = f"'{step.action.name}' needs labels, and the data of the file has none"
             help = 'name their key: data cal = npz("samples.npz", labels="y")'
             yield Diagnostic(Code.NO_DATA, message, statement, help=help)
+    limits = program.limits + program.loops
+    for limit in limits:
+        if limit.metric in program.metrics:
+            yield from _unusable(program.metrics[limit.metric], limit.span)
     judging = judges or calibrates
     yield from unmeasurable(
-        program.limits + program.loops,
+        limits,
         check=check,
         samples=judging is not None,
         labels=judging is not None and judging.selection.labels is not None,
         classes=True,  # what only the model can tell
         give='add a line: data val = npz("samples.npz", labels="y")',
     )
+
+
+def _unusable(metric: str, span: Span | None) -> Iterator[Diagnostic]:
+    """Why a function of the user's cannot be called, told at the bound that names it."""
+    try:
+        functions({metric: metric})
+    except MlcError as e:
+        yield from (dataclasses.replace(d, span=span, where="") for d in e.diagnostics)

@@ -6,12 +6,9 @@ A file is executed when a step names one of its passes, once for what it holds; 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 
 from ..frontends.user_code import import_module, told
@@ -66,8 +63,7 @@ def _signature(name: str, found: type[Pass], passes: Mapping[str, type[Pass]]) -
 def _passes(file: PythonFile) -> tuple[type[Pass], ...]:
     """The passes of a file. Errors: BROKEN_PASS for everything that is wrong with it."""
     try:
-        path = Path(file.path).resolve()
-        module = _module(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        module = import_module(file.path)
     except Exception as cause:  # whatever the user's code raises
         raise _unusable(file, f"cannot be imported: {told(cause)}") from cause
     meant = tuple(dict.fromkeys(filter(_is_meant, _public(module))))
@@ -84,12 +80,6 @@ def _passes(file: PythonFile) -> tuple[type[Pass], ...]:
             raise _unusable(file, f"has two passes called '{each.name}': {both}", "give one of them another name")
         found[each.name] = each
     return tuple(found.values())
-
-
-@functools.cache
-def _module(path: Path, digest: str) -> ModuleType:
-    """The module of a file with this content: executed once, so that its classes stay the same."""
-    return import_module(str(path))
 
 
 def _public(module: ModuleType) -> Iterator[type]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -16,7 +17,7 @@ from ..ir.errors import Code, MlcError, error
 
 
 def import_module(name: str) -> ModuleType:
-    """A module that is executed now: a file, or a module that Python finds, also from the working directory.
+    """A module: a file, or one that Python finds, also from the working directory; executed once for what it holds.
 
     Raises whatever the code raises; ImportError where it ends the program.
     """
@@ -24,7 +25,7 @@ def import_module(name: str) -> ModuleType:
     is_file = file.suffix == ".py"
     try:
         with _searched(file.parent if is_file else Path()):
-            return _load(file) if is_file else importlib.import_module(name)
+            return _load(file.resolve(), _sha256(file)) if is_file else importlib.import_module(name)
     except SystemExit as ended:
         raise ImportError("it ends the program; put that behind if __name__ == '__main__'") from ended
 
@@ -65,8 +66,14 @@ def _is_machinery(file: str) -> bool:
 _OURS = Path(__file__).parent
 
 
-def _load(file: Path) -> ModuleType:
-    name = f"{_PREFIX}{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _load(file: Path, digest: str) -> ModuleType:
+    """The module of a file with this content: its classes and functions stay the same."""
+    name = f"{_PREFIX}{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a loader"
     assert spec.loader is not None

@@ -90,9 +90,9 @@ def test_files_expand_lets_parameters_and_goals() -> None:
 def test_parameters_stand_in_selectors_and_for_steps() -> None:
     """With their kinds; what a parameter is given is what is written there."""
     text = (
-        "recipe cut(part: str, least: size = 1KiB, kind: name = MatMul, then: step = simplify) =\n"
+        "recipe cut(part: str, least: size, kind: name = MatMul, then: step = simplify) =\n"
         "  prune(50%) on part and size > least or kind + then except part\n"
-        'recipe one = cut("enc.*")\nrecipe two = cut("a", kind=Conv, least=2KiB, then=int4 + int4(64))\n'
+        'recipe one = cut("enc.*", 1KiB)\nrecipe two = cut("a", kind=Conv, least=2KiB, then=int4 + int4(64))\n'
     )
     found = {name: _expanded(text, name).split(" + ") for name in ("one", "two")}
     assert found["one"] == ['prune(ratio=50%) on "enc.*" and size > 1KiB or MatMul', 'simplify except "enc.*"']

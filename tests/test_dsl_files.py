@@ -277,6 +277,20 @@ def test_data_that_a_file_lacks_is_told_with_its_line(tmp_path: Path) -> None:
     assert len(jobs(str(tmp_path / "b.mlc"))) == 1
 
 
+def test_metrics_that_are_not_there_are_told_before_any_work(tmp_path: Path) -> None:
+    two_layers(tmp_path)
+    samples(tmp_path)
+    write(tmp_path / "scores.py", "def wer(outputs, labels):\n    return 0.0\n")
+    write(tmp_path / "broken.py", "import nothing_of_this_name\n")
+    text = 'use "scores.py" as s\nuse "broken.py" as b\ndata d = npz("data.npz")\n'
+    text += 'recipe r = fp16 where s.wer <= 1, s.were <= 1, b.x >= 1\ncompile "net.onnx" with r\n'
+    with pytest.raises(MlcError) as caught:
+        jobs(write(tmp_path / "a.mlc", text))
+    told = [d.message for d in caught.value.diagnostics if d.span is not None and d.span.line_column()[0] == 4]
+    assert [("'were'" in m, "cannot be imported" in m) for m in told] == [(True, False), (False, True)]
+    assert len(told) == len(caught.value.diagnostics)
+
+
 def test_standard_input_is_a_file_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two_layers(tmp_path)
     samples(tmp_path)
