@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from kit.golden import same
 from kit.two_layers import two_layers
+from onnx import TensorProto, helper
 
+from mlc.backends.checks import memory_limit
 from mlc.cli import run
 from mlc.frontends.data.source import Selection
 from mlc.frontends.data.table import SOURCES
@@ -117,6 +120,23 @@ def test_labels_that_no_class_has(label: int, capsys: pytest.CaptureFixture[str]
     assert told in capsys.readouterr().err
     assert run(["compile", "net.onnx", "-r", "fp16", "--eval", "d.npz", "--labels", "y", "-o", "a.mlc"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_model_beyond_the_memory_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its weights are a file full of holes. Everything that the graph tells is checked all the same."""
+    width = memory_limit() // (64 * 4 * 2)
+    value = helper.make_tensor_value_info
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[64, width], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="holes.bin")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("ReduceMean", ["h"], ["y"], keepdims=0)]
+    ends = [value("x", TensorProto.FLOAT, ["N", 64])], [value("y", TensorProto.FLOAT, [])]
+    graph = helper.make_graph(nodes, "large", *ends, [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), "large.onnx")
+    with open("holes.bin", "wb") as file:
+        file.truncate(64 * width * 4)
+    put("d.npz")
+    assert run(["data", "check", "large.onnx", "--data", "d.npz"]) == 0
+    assert "note: the model takes more than half of the memory, and was not run" in capsys.readouterr().out
 
 
 def test_sources_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
