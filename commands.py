@@ -193,12 +193,13 @@ def check_data(
 
     found = surveyed(data, "--data")
     other = surveyed(eval, "--eval") if eval is not None else None
-    parts = {"data": found.facts(), "eval": other.facts() if other is not None else None}
+    calibrates = found.facts()
     if run is None:
-        parts["data"]["notes"].append("the model takes more than half of the memory, and was not run")
+        calibrates["notes"].append("the model takes more than half of the memory, and was not run")
     return {
         "format": 1,
-        **parts,
+        "data": calibrates,
+        "eval": other.facts() if other is not None else None,
         "split": found.split(seed) if other is None else None,
         "in_both": found.shared(other) if other is not None else None,
     }
