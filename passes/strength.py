@@ -75,10 +75,11 @@ def smallest(
     low = attempt(0) if above is None else _Point(math.ceil(above * _PARTS) - 1, math.inf)
     if low.over <= 0:
         return 0.0, tuple(trials)
-    high = attempt(_PARTS)
+    low, high = _guessed(low, attempt, expected)
+    high = high or attempt(_PARTS)
     if high.over > 0:
         return None, tuple(trials)
-    between = _Between(low, high, expected)
+    between = _Between(low, high, expected, left=EVALUATIONS - len(trials) if expected else _HALVINGS + 1)
     while between.open:
         between.learn(attempt(between.guess()))
     return between.high.part / _PARTS, tuple(trials)
@@ -88,6 +89,20 @@ def smallest(
 class _Point:
     part: int
     over: float  # what is measured above the limit
+
+
+def _guessed(
+    low: _Point, attempt: Callable[[int], _Point], expected: Callable[[float], float] | None
+) -> tuple[_Point, _Point | None]:
+    """A part that misses the limit and, perhaps, one that keeps it: where the estimate expects it to be kept somewhere,
+    that is tried before the full strength, which then need not be."""
+    if expected is None or not math.isfinite(low.over):
+        return low, None
+    assumed = _Point(_PARTS, low.over + expected(1.0) - expected(low.part / _PARTS))
+    if not assumed.over <= 0:  # NaN: nothing is known
+        return low, None
+    found = attempt(_Between(low, assumed, expected, left=_HALVINGS + 1).guess())
+    return (low, found) if found.over <= 0 else (found, None)
 
 
 @dataclass
@@ -102,11 +117,8 @@ class _Between:
     low: _Point
     high: _Point
     expected: Callable[[float], float] | None
-    left: int = 0
+    left: int  # measurements
     stayed: int = 0  # the end that did not move last: -1 low, 1 high
-
-    def __post_init__(self) -> None:
-        self.left = _HALVINGS + (1 if self.expected is None else 2)
 
     @property
     def open(self) -> bool:
