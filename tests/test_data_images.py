@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import demanding
 from kit.golden import same
 
+import mlc
 from mlc import open_data
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
@@ -248,3 +250,14 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         MlcError, match=r"error\[E0504\]: 'images' needs PIL[\s\S]*pip install 'mlc-compress\[images\]'"
     ):
         open_data('images("photos")', RGB)
+
+
+def test_photos_that_do_not_fit_are_told_a_size(tmp_path: Path) -> None:
+    """And with it they are read."""
+    module = mlc.load(demanding.write(tmp_path, demanding.halved))
+    put("a.png", pixels(33, 46))
+    for size, says in (("", "give size=[32, 44]"), (", size=46", "give size=44")):
+        with pytest.raises(MlcError) as refusal:
+            open_data(f'images("photos"{size})', module)
+        assert refusal.value.diagnostics[0].help == says
+        assert len(open_data(f'images("photos", {says.removeprefix("give ")})', module)) == 1

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import demanding
 from kit.golden import same
 
+import mlc
 from mlc import open_data
 from mlc.ir.dtypes import DType
 from mlc.ir.errors import MlcError
@@ -170,3 +172,17 @@ def test_a_tokenizer_that_does_not_say_what_pads() -> None:
     Path("t.txt").write_text("a\n")
     with pytest.raises(MlcError, match="the tokenizer does not say what pads"):
         rows("", model("input_ids", length=5))
+
+
+def test_texts_that_are_too_long_are_told_the_length(tmp_path: Path) -> None:
+    """And with it they are read."""
+    module = mlc.load(demanding.write(tmp_path, demanding.sliced))
+    Path("t.txt").write_text("a b c\n" + 18 * "a " + "\n")
+    data = open_data('text("t.txt", tokenizer="tokenizer.json")', module)
+    with pytest.raises(MlcError) as refusal:
+        data.check()
+    (told,) = refusal.value.diagnostics
+    assert told.message == "input 'input_ids' has 20 on axis 1, with which the model does not run; with 16 it does"
+    assert told.where == "sample 1 of 't.txt': line 2"
+    assert told.help == "give max_length=16: longer samples are cut"
+    open_data('text("t.txt", tokenizer="tokenizer.json", max_length=16)', module).check()

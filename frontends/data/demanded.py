@@ -13,14 +13,14 @@ from ...ir.demands import Demands, Nearest, Shapes
 from ...ir.picks import Beyond
 from ...ir.types import TensorType, Type
 from .fit import feeds_of
-from .source import Array, Inputs, Sample, bad
+from .source import Array, Inputs, Sample, Stream, bad
 
 
 class Checker:
     """What the graph of a model says to samples. Shared by all parts of one source."""
 
-    def __init__(self, demands: Demands, inputs: Inputs) -> None:
-        self._demands, self._inputs = demands, inputs
+    def __init__(self, demands: Demands, inputs: Inputs, stream: Stream) -> None:
+        self._demands, self._inputs, self._stream = demands, inputs, stream
         self._seen = bytearray()  # one byte a sample
 
     def check(self, sample: Sample) -> None:
@@ -52,7 +52,7 @@ class Checker:
         return bad(
             f"input {nearest.input!r} has {found}, with which the model does not run; with {works} it does",
             sample.where,
-            "cut or resize the samples: the shapes of a model's operators decide what it takes",
+            self._stream.resized(nearest.shape),
             note=why,
         )
 

@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -194,6 +194,10 @@ class ImageStream(Stream):
             where = self.where(index, self._names[index])
             inputs = {self._input: self._source.array(self._decoded(index, where), self._kind)}
             yield Sample(index, where, inputs, self._label(index, where))
+
+    def resized(self, shape: Sequence[int]) -> str:
+        height, width = shape[-2:] if self._source.layout == "nchw" else shape[-3:-1]
+        return f"give size={height}" if height == width else f"give size=[{height}, {width}]"
 
     def digest(self, limit: int | None = None) -> str:
         """SHA-256 of the files and of what is done with them."""

@@ -65,7 +65,7 @@ class Samples:
         tensors = fit.feedable(dict(inputs))
         padding = Padding.of(selection.mask, inputs) if selection.mask is not None else None
         stream = source.open(tensors, selection.labels)
-        checker = Checker(demands, tensors) if demands is not None else None
+        checker = Checker(demands, tensors, stream) if demands is not None else None
         found = cls(stream, tensors, selection, padding, text=text or stream.title, checker=checker)
         if next(found.read(), None) is None:
             raise bad("there are no samples", stream.title, "give one or more")

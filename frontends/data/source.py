@@ -83,6 +83,10 @@ class Stream(ABC):
             known[limit] = self.digest(limit)
         return known[limit]
 
+    def resized(self, shape: Sequence[int]) -> str:
+        """How samples get this shape (of a whole input), which the model works with."""
+        return "cut or resize the samples: the shapes of a model's operators decide what it takes"
+
     def where(self, index: int, detail: str = "") -> str:
         return f"sample {index} of {self.title!r}" + (f": {detail}" if detail else "")
 

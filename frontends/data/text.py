@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -151,6 +151,9 @@ class TextStream(Stream):
                 return
             if wanted.keeps(index):
                 yield self._sample(index, self.where(index, f"line {number}"), line)
+
+    def resized(self, shape: Sequence[int]) -> str:
+        return f"give max_length={shape[-1]}: longer samples are cut"
 
     def digest(self, limit: int | None = None) -> str:
         """SHA-256 of the text, the tokenizer, and of what is done with them."""
