@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .cli_data import app as samples
 from .cli_files import app as files
 from .cli_options import (
     Check,
@@ -56,6 +57,7 @@ app = typer.Typer(
     help="mlc compiles trained neural networks into smaller, faster ones.",
 )
 app.add_typer(files)
+app.add_typer(samples, name="data")
 
 _INTERRUPTED = 130  # typer turns Ctrl-C into this status
 
@@ -202,18 +204,23 @@ def inspect(
     mask: Mask = None,
     dims: Dims = None,
     max_memory: MaxMemory = None,
+    quiet: Quiet = False,
+    events: Events = None,
     json: Json = False,
 ) -> None:
     """Show a model: inputs, outputs, operators, parameters, cost."""
     from . import commands, compiler
+    from .backends.progress import listening
 
     _exclusive({"--text": text, "--axes": axes, "--dims": bool(dims)})
     _exclusive({"--text": text, "--axes": axes, "--sensitivity": sensitivity})
     _exclusive({"--text": text, "--json": json})
     _exclusive({"--all": all, "--json": json})
     _belongs("--all", all, {"--axes": axes, "--sensitivity": sensitivity})
-    for option, given in {"--data": data, "--mask": mask, "--max-memory": max_memory}.items():
+    measuring = {"--data": data, "--mask": mask, "--max-memory": max_memory, "--events": events}
+    for option, given in measuring.items():
         _belongs(option, given is not None, {"--sensitivity": sensitivity})
+    _belongs("--quiet", quiet, {"--sensitivity": sensitivity})
     if text:
         from .ir.text import print_module
 
@@ -223,8 +230,15 @@ def inspect(
         _inspect_axes(model, all, json)
         return
     if sensitivity:
-        settings = {"mask": mask, "dims": dims_of(dims), "max_memory": bytes_of(max_memory)}
-        _inspect_sensitivity(model, data, settings, all, json)
+        if data is None:
+            problem = "--sensitivity needs samples"
+            raise errors.error(Code.NO_DATA, problem, where="--data", help="write --data samples.npz")
+        memory = bytes_of(max_memory)
+        with listening(quiet=quiet, events=events, model=str(model), data=data) as heard:
+            found = commands.sensitivity(
+                model, data, mask=mask, dims=dims_of(dims), max_memory=memory, advance=heard.advance
+            )
+        _show_sensitivity(found, all, json)
         return
     facts = commands.inspect(model, dims=dims_of(dims))
     if json:
@@ -251,18 +265,10 @@ def _inspect_axes(model: Path, all_sites: bool, json: bool) -> None:
         view.show(table, terminal(), all_sites=all_sites)
 
 
-def _inspect_sensitivity(model: Path, data: str | None, settings: dict[str, Any], all_sites: bool, json: bool) -> None:
-    if data is None:
-        raise errors.error(
-            Code.NO_DATA, "--sensitivity needs samples", where="--data", help="write --data samples.npz"
-        )  # fmt: skip
-    from . import commands
+def _show_sensitivity(found: dict[str, Any], all_sites: bool, json: bool) -> None:
     from .backends import inspect_sensitivity as view
-    from .backends.progress import listening
     from .backends.report import terminal
 
-    with listening() as heard:
-        found = commands.sensitivity(model, data, advance=heard.advance, **settings)
     if json:
         typer.echo(json_text(found))
     else:
@@ -386,6 +392,8 @@ def calibrate(
         typer.Option("-o", "--output", help="a file X.json  [default: where targets look for it]", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="a coarser grid, in seconds rather than minutes")] = False,
+    quiet: Quiet = False,
+    events: Events = None,
     json: Json = False,
 ) -> None:
     """Measure once what operators cost on this machine; plans use it from then on."""
@@ -393,7 +401,7 @@ def calibrate(
     from .backends import costs_view as view
     from .backends.progress import listening
 
-    with listening() as heard:
+    with listening(quiet=quiet, events=events, target=to) as heard:
         path, table = commands.calibrate(to, output=output, quick=quick, advance=heard.advance)
     if json:
         typer.echo(json_text({"path": str(path), "digest": table.digest, "environment": dict(table.environment)}))
@@ -401,46 +409,6 @@ def calibrate(
         from .backends.report import terminal
 
         view.show(table, path, terminal())
-
-
-data_app = typer.Typer(help="Look at the samples that calibrate and judge.", rich_markup_mode=None)
-app.add_typer(data_app, name="data")
-
-
-@data_app.command("check")
-def check_data(
-    model: Model,
-    data: Annotated[str, typer.Option(help="the samples: x.npz, or a source: 'images(\"photos\", size=224)'")],
-    eval: Annotated[str | None, typer.Option("--eval", help="the samples that judge")] = None,
-    labels: Labels = None,
-    mask: Mask = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Read every sample once and tell what is there; exit 2 at the first one that does not fit the model."""
-    from . import commands
-    from .backends.progress import listening
-
-    with listening() as heard:
-        found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=heard.advance)
-    if json:
-        typer.echo(json_text(found))
-    else:
-        from .backends import data_view as view
-        from .backends.report import terminal
-
-        view.show(found, terminal())
-
-
-@data_app.command("sources")
-def data_sources(
-    name: Annotated[str | None, typer.Argument(help="one source", show_default=False)] = None,
-) -> None:
-    """List what samples are read from, or describe one source with its arguments."""
-    from . import commands
-
-    for line in commands.describe_sources(name):
-        typer.echo(line)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ..ir.errors import BoundError, MlcError
 FORMAT = 1
 STDERR = "-"
 RATE = 10  # events, and redrawn lines, a second
+TICK = 1.0  # seconds without news after which a line shows that time goes on
 _NARROW = 80  # columns of a terminal that does not tell
 Clock = Callable[[], float]
 
@@ -114,30 +116,48 @@ class Line(Silent):
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic, columns: Callable[[], int] | None = None) -> None:
         self._stream, self._columns = stream, columns or (lambda: _columns(stream))
-        self._tasks, self._clock = Tasks(clock), clock
-        self._step, self._drawn = "", False
+        self._tasks, self._clock, self._lock = Tasks(clock), clock, threading.RLock()
+        self._step, self._began = "", clock()
+        self._told, self._drawn, self._at = "", False, 0.0  # the task that was told of last; when something was drawn
 
     def step(self, what: str, number: int = 0, total: int = 0) -> None:
-        self._step = _numbered(what, number, total)
-        self._tasks.open.clear()
-        self._draw(self._step)
+        with self._lock:
+            self._step, self._began = _numbered(what, number, total), self._clock()
+            self._tasks.open.clear()
+            self._draw(self._step)
 
     def advance(self, what: str, done: int, total: int) -> None:
-        shown = self._tasks.advance(what, done, total)
-        if shown is not None:
-            task, now = shown
-            left = task.left(now)
-            more = f", {_minutes(left)} left" if left is not None else ""
-            self._draw(self._step, f"{what} {done}/{total}  {_minutes(now - task.started)}{more}")
+        with self._lock:
+            self._told = what
+            shown = self._tasks.advance(what, done, total)
+            if shown is not None:
+                self._count(what, *shown)
+
+    def tick(self) -> None:
+        """Time goes on where nothing was told for a while: one call of a solver or of the runtime may take long."""
+        with self._lock:
+            now, task = self._clock(), self._tasks.open.get(self._told)
+            if not self._drawn or now - self._at < TICK:
+                return
+            if task is not None:
+                self._count(self._told, task, now)
+            else:
+                self._draw(self._step, _minutes(now - self._began))
 
     def pause(self) -> None:
-        if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-        self._drawn = False
+        with self._lock:
+            if self._drawn:
+                self._stream.write("\r\x1b[K")
+                self._stream.flush()
+            self._drawn = False
 
     def end(self, failure: BaseException | None = None) -> None:
         self.pause()
+
+    def _count(self, what: str, task: Task, now: float) -> None:
+        left = task.left(now)
+        more = f", {_minutes(left)} left" if left is not None else ""
+        self._draw(self._step, f"{what} {task.done}/{task.total}  {_minutes(now - task.started)}{more}")
 
     def _draw(self, step: str, count: str = "") -> None:
         """Where there is no room for both, the step is cut, because counts are what changes."""
@@ -146,7 +166,7 @@ class Line(Silent):
         text = ": ".join(filter(None, (shown, count)))[: self._columns() - 1]
         self._stream.write(f"\r\x1b[K{text}")
         self._stream.flush()
-        self._drawn = True
+        self._drawn, self._at = True, self._clock()
 
 
 class Events(Silent):
@@ -233,11 +253,36 @@ def listening(*, quiet: bool = False, events: str | None = None, **about: Any) -
     watching = Silent() if quiet or events == STDERR else _watching(sys.stderr)
     listener = watching if events is None else Both(_events(events, about), watching)
     try:
-        yield listener
+        with _ticking(watching):
+            yield listener
     except BaseException as failure:
         listener.end(failure)
         raise
     listener.end()
+
+
+@contextmanager
+def _ticking(watching: Silent) -> Iterator[None]:
+    """Keeps a line alive."""
+    if not isinstance(watching, Line):
+        yield
+        return
+    over = threading.Event()
+
+    def tick() -> None:
+        try:
+            while not over.wait(TICK):
+                watching.tick()
+        except OSError:  # the terminal is gone: whoever tells something next finds out
+            return
+
+    thread = threading.Thread(target=tick, name="mlc-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _events(name: str, about: Mapping[str, Any]) -> Events:

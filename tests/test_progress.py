@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 from kit.two_layers import two_layers
 
 import mlc
-from mlc.backends.progress import RATE, Events, Line, Lines, Silent
+from mlc.backends import progress
+from mlc.backends.progress import RATE, Events, Line, Lines, Silent, listening
 from mlc.cli import run
 from mlc.ir.errors import BoundError, Code, Diagnostic, error
 from mlc.ir.progress import counted
@@ -62,11 +66,12 @@ def data(model: Path) -> Path:
 
 #: Recipe -> tasks that it must tell of.
 TASKS = {
-    "int8(damage=0.0001%)": {"samples", "damage of weights", "samples judged", "blocks timed"},
+    "int8(damage=0.0001%)": {"samples", "samples probed", "damage of weights", "samples judged", "blocks timed"},
     "smooth + int8 + correct_bias": {"sites searched", "levels corrected"},
     "prune(50%)": {"groups scored", "operators fitted"},
     "int4(method=gptq)": {"weights", "weights refined"},
-    "weights([4, 8]) where size <= 0.5x": {"samples"},
+    "int8(rounding=adaround)": {"iterations of fc1.weight", "weights refined"},
+    "weights([4, 8]) where size <= 0.5x": {"samples", "samples probed", "damage of weights"},
 }
 
 
@@ -127,6 +132,58 @@ def test_the_line_of_a_terminal() -> None:
         "",
     ]
     assert "\x1b[" not in stream.getvalue().replace("\x1b[K", ""), "no colours"
+
+
+def test_time_goes_on_where_nothing_is_told() -> None:
+    clock, stream = Clock(), io.StringIO()
+    line = Line(stream, clock, columns=lambda: 80)
+    line.tick()
+    line.step("int8", 1, 1)
+    for clock.now in (0.5, 1.0, 1.5, 2.0):
+        line.tick()
+    line.advance("weights", 1, 4)
+    clock.now = 10.0
+    line.advance("weights", 2, 4)
+    for clock.now in (10.5, 11.0):
+        line.tick()
+    line.advance("weights", 4, 4)
+    clock.now = 12.0
+    line.tick()
+    line.pause()
+    clock.now = 20.0
+    line.tick()
+    assert stream.getvalue().replace("\r\x1b[K", "\n").split("\n")[1:] == [
+        "[1/1] int8",
+        "[1/1] int8: 0:01",
+        "[1/1] int8: 0:02",
+        "[1/1] int8: weights 1/4  0:00",
+        "[1/1] int8: weights 2/4  0:08, 0:16 left",
+        "[1/1] int8: weights 2/4  0:09, 0:18 left",
+        "[1/1] int8: weights 4/4  0:09, 0:00 left",
+        "[1/1] int8: 0:12",
+        "",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_that_time_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the main thread is in: nothing is told in the block."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    with listening() as heard:
+        heard.step("int8", 1, 1)
+        time.sleep(0.3)
+        assert terminal.getvalue().count("[1/1] int8: 0:00") > 3
+    ended = terminal.getvalue()
+    time.sleep(0.05)
+    assert terminal.getvalue() == ended
+    assert not [thread for thread in threading.enumerate() if thread.name == "mlc-progress"]
 
 
 def test_lines_for_logs() -> None:
@@ -198,3 +255,33 @@ def test_the_command_line(model: Path, data: Path, tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err.startswith("error[E0303]")
     assert run([*options, "--events", str(tmp_path / "none" / "e")]) == 2
     assert "choose another --events" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "task"),
+    [
+        (["inspect", "NET", "--sensitivity", "--data", "DATA"], "samples"),
+        (["data", "check", "NET", "--data", "DATA"], "--data"),
+        (["calibrate", "--quick", "-o", "OUT"], "measurements"),
+    ],
+    ids=lambda a: a[0],
+)
+def test_other_long_commands_tell_as_compile_does(
+    arguments: list[str], task: str, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"NET": str(model), "DATA": str(data), "OUT": str(tmp_path / "costs.json")}
+    command = [names.get(a, a) for a in arguments]
+    assert run([*command, "--events", "-", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)
+    events = [json.loads(line) for line in told.err.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["started", "done"]
+    assert task in {e["what"] for e in events if e["event"] == "progress"}
+    assert run([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_quick_has_no_progress(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--quiet"], ["--events", "-"]):
+        assert run(["inspect", str(model), *option]) == 2
+        assert f"{option[0]} goes with --sensitivity" in capsys.readouterr().err

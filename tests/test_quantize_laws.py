@@ -65,7 +65,7 @@ def test_codes_that_would_be_worse_are_not_taken(monkeypatch: pytest.MonkeyPatch
     module, rounded, ctx = layer()
     plain = GptqSolver.solve
 
-    def worse(self: GptqSolver) -> Outcome:
+    def worse(self: GptqSolver, progress: object = None) -> Outcome:
         found = plain(self)
         codes = np.zeros_like(found.rounded.codes)
         return replace(found, rounded=replace(found.rounded, codes=codes), after=2 * found.before)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...ir.core import Module
 from ...ir.dtypes import BY_SHORT
+from ...ir.progress import counted
 from ...ir.quant import dequantize
 from ...ir.quant_blocks import Array, Quantized, Search, quantize_constant
 from ..base import Context
@@ -23,7 +24,8 @@ def measured(
 
     def measure() -> list[list[float]]:
         probe = Probe(module, ctx, [sites[0].constant for sites in options])
-        return [[_damage(probe, module, site, search) for site in sites] for sites in options]
+        told = counted(options, "damage of weights", ctx.progress)
+        return [[_damage(probe, module, site, search) for site in sites] for sites in told]
 
     if ctx.stats is None:
         return measure()

@@ -88,6 +88,7 @@ class Probe:
         self._dtypes = {name: twin.defaults[slot].dtype.numpy for name, slot in self._weights.items()}
         flags = (n for s in self._switches.values() for n in (s.static, s.dynamic))
         self._off: Feeds = dict.fromkeys((*flags, *self._codes.values()), np.array(False))
+        self._progress = ctx.progress
         self._stages = Stages(twin, runner, [v.name for v in module.graph.inputs], ctx.dims, stages)
         self._feeds: list[Feeds] = []
         self._expected: list[list[Kept]] = []  # the outputs of every stage
@@ -96,7 +97,7 @@ class Probe:
 
     def _gather(self, data: Data, samples: int, budget: int) -> None:
         """Some samples and what the model makes of them, as many as the memory allows; one in any case."""
-        held, shelf = 0, Shelf()
+        held, shelf, wanted = 0, Shelf(), min(samples, len(data))
         for feeds in _spread(data, samples):
             expected: list[Kept] = []
             handed: dict[str, Callable[[], Array]] = {}
@@ -111,6 +112,7 @@ class Probe:
             self._feeds.append(feeds)
             self._expected.append(expected)
             self._handed.append(handed)
+            self._tell(len(self._feeds), wanted)
 
     def damage(
         self,
@@ -120,15 +122,24 @@ class Probe:
         *,
         codes: Collection[str] = (),
         samples: int | None = None,
+        told: bool = False,
     ) -> float:
         """1 - cosine of the worst float output with these weights in place of the model's, or read from their codes,
         and these activations rounded to 8 bits, on their grid (or the one given with them) or on that of each sample.
-        Without float outputs: the share of numbers that differ. Seen on all samples of the probe, or on so many."""
+        Without float outputs: the share of numbers that differ. Seen on all samples of the probe, or on so many, each
+        of which progress is told if nobody counts questions."""
         changed = {**self._replaced(weights or {}), **self._rounded(activations, dynamic, codes)}
         seen = _Difference()
-        for index in spread(len(self._feeds), samples or len(self._feeds)):
+        picked = spread(len(self._feeds), samples or len(self._feeds))
+        for done, index in enumerate(picked, start=1):
             self._compare(index, changed, seen)
+            if told:
+                self._tell(done, len(picked))
         return seen.damage
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress.advance("samples probed", done, total)
 
     def _compare(self, index: int, changed: Feeds, seen: _Difference) -> None:
         """Run one sample from where something changes; its outputs are not held any longer."""

@@ -14,6 +14,7 @@ FLOORS = {
     "__init__": 9,
     "__main__": 9,
     "cli": 8,
+    "cli_data": 7,
     "cli_files": 7,
     "cli_options": 6,
     "commands": 5,

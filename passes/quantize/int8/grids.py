@@ -93,7 +93,7 @@ def _damage(
     glue = [op.results[0].name for op in placement.glue]
     samples = affordable(module, ctx, len(made), most=_SAMPLES)
     probe = Probe(module, ctx, (), next(iter(made.values())), glue=glue, samples=samples, stages=1)
-    return {name: probe.damage(activations=grids) for name, grids in made.items()}, probe.measure
+    return {name: probe.damage(activations=grids, told=True) for name, grids in made.items()}, probe.measure
 
 
 def probed(placement: Placement, ranges: Sequence[Range]) -> list[ActivationGrid]:

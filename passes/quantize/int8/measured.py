@@ -142,7 +142,9 @@ class _Work:
         again."""
         question = (frozenset(codes), frozenset(activations), frozenset(dynamic), samples)
         if question not in self._known:
-            self._known[question] = self.probe.damage(None, activations, dynamic, codes=codes, samples=samples)
+            self._known[question] = self.probe.damage(
+                None, activations, dynamic, codes=codes, samples=samples, told=samples is None
+            )
         return self._known[question]
 
     @cached_property

@@ -11,6 +11,7 @@ squared steps of the grid per weight, so that lambda means the same for every la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,16 +92,17 @@ def adaround(
     grids: tuple[Array, Array],
     training: Training,
     rng: np.random.Generator,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Rounded:
     """Round `matrix` [groups, outputs, depth] up or down on `grids` (broadcastable to it).
 
-    Never worse on `rows` than to nearest: then nearest it is.
+    Never worse on `rows` than to nearest: then nearest it is. `told` hears of every iteration.
     """
     scale, zero = (np.asarray(g, np.float32) for g in grids)
     real = matrix.astype(np.float32) / scale
     low, high = spec.qmin - zero, spec.qmax - zero
     floor = np.floor(real)
-    up = _learn(real, floor, low, high, rows, scale, training, rng)
+    up = _learn(real, floor, low, high, rows, scale, training, rng, told)
     learned, nearest = (np.clip(steps, low, high) for steps in (floor + up, np.rint(real)))
     better = rows.error(learned * scale) < rows.error(nearest * scale)
     return Rounded((learned if better else nearest) + zero, scale, zero)
@@ -115,6 +117,7 @@ def _learn(
     scale: Array,
     training: Training,
     rng: np.random.Generator,
+    told: Callable[[int, int], None],
 ) -> Array:
     """Which weights are rounded up."""
     fraction = np.clip((real - floor - _GAMMA) / (_ZETA - _GAMMA), 1e-4, 1 - 1e-4)
@@ -136,6 +139,7 @@ def _learn(
         gradient *= inside & (h > 0) & (h < 1)
         gradient *= (_ZETA - _GAMMA) * sigmoid * (1 - sigmoid)
         _adam(v, gradient, first, second, i + 1, training.rate)
+        told(i + 1, training.iterations)
     return np.asarray(v > 0)
 
 

@@ -69,7 +69,7 @@ def refine(
             _stream(rw.module, source, group, solvers, ctx)
         for site, solver in zip(group, solvers):
             if solver.usable:
-                told.append(_store(rw, site, solver.solve(), method))
+                told.append(_store(rw, site, solver.solve(ctx.progress), method))
             else:
                 told.append(Skipped(site.name, SkipCode.NO_DATA, _UNUSABLE))
             if ctx.progress is not None:

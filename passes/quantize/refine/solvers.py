@@ -8,12 +8,14 @@ look for codes on the grids that the site allows, with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ....ir.constants import Constant
+from ....ir.progress import Progress
 from ....ir.quant import QSpec
 from ....ir.quant_blocks import CLIPS
 from ...regression import CrossMoments
@@ -50,7 +52,7 @@ class Solver(Protocol):
     def usable(self) -> bool:
         """Whether there were rows, and all of them finite."""
 
-    def solve(self) -> Outcome: ...
+    def solve(self, progress: Progress | None = None) -> Outcome: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class _Moments:
 class GptqSolver(_Moments):
     """A least-squares fit, then GPTQ on its result."""
 
-    def solve(self) -> Outcome:
+    def solve(self, progress: Progress | None = None) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
         bias = options.bias and site.has_bias
         wished = site.float_matrix()
@@ -110,7 +112,7 @@ class GptqSolver(_Moments):
 class ClipSolver(_Moments):
     """The best clip of every group; grids that may not move stay."""
 
-    def solve(self) -> Outcome:
+    def solve(self, progress: Progress | None = None) -> Outcome:
         site, options, moments = self._site, self._options, self._moments
         before = moments.error(site.current())
         if not site.movable:
@@ -140,16 +142,24 @@ class AdaRoundSolver:
         x, t = self._sample.x, self._sample.t
         return x.shape[1] > 0 and bool(np.isfinite(x).all() and np.isfinite(t).all())
 
-    def solve(self) -> Outcome:
+    def solve(self, progress: Progress | None = None) -> Outcome:
         site, options = self._site, self._options
         low, high, bias = activation_behind(site.readers[0].whole.op) if len(site.readers) == 1 else _NO_ACTIVATION
         groups, outputs, _ = site.linear.shape
         shift = np.zeros((groups, outputs), np.float32) if bias is None else bias.reshape(groups, outputs)
         rows = Rows(self._sample.x, self._sample.t, shift, low, high)
-        rounded = adaround(site.float_matrix(), rows, site.spec, site.grids(), options.training, self._rng)
+        rounded = adaround(
+            site.float_matrix(), rows, site.spec, site.grids(), options.training, self._rng, _told(site, progress)
+        )
         offset = rows.mean_left(rounded.matrix) if options.bias and site.has_bias and rows.linear else None
         after = rows.error(rounded.matrix, offset)
         return Outcome(rounded, offset, rows.error(site.current()), after)
+
+
+def _told(site: Site, progress: Progress | None) -> Callable[[int, int], None]:
+    """Iterations of one weight as progress."""
+    what = f"iterations of {site.name}"
+    return lambda done, total: progress.advance(what, done, total) if progress is not None else None
 
 
 class _Sample:
