@@ -8,7 +8,6 @@ following exact step that asks again pays nothing.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -166,14 +165,15 @@ def stream(
 
 
 def batch_size(ctx: Context, *modules: Module) -> int:
-    """How many samples all of these models take at once (batching.py). Errors: NO_DATA, as `sources`."""
-    return min(min(ctx.batching.size(module, *sources(ctx)), _fitting(module, ctx)) for module in modules)
+    """How many samples all of these models take at once (batching.py), within the memory. Errors: NO_DATA, as
+    `sources`."""
+    data, runner = sources(ctx)
+    fitting = min(_fitting(module, ctx) for module in modules)
+    return min(fitting, *(ctx.batching.size(module, data, runner) for module in modules)) if fitting > 1 else 1
 
 
 def _fitting(module: Module, ctx: Context) -> int:
     """How many samples may be run together, if nothing of what a run makes were freed before its end."""
-    if ctx.max_memory is None:
-        return sys.maxsize
     lead = {
         d.name: 1
         for v in module.graph.inputs

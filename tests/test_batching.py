@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,18 @@ def test_another_model_is_tried_as_well() -> None:
     other.graph.inputs[0].name = "other"
     assert batch_size(ctx, module) == 1
     assert batch_size(Context(data=Samples({"other": ROWS}), runner=ctx.runner, batching=ctx.batching), other) == 16
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 1), (64 << 30, 16)])
+def test_large_samples_run_alone_and_are_not_tried_together(limit: int | None, size: int) -> None:
+    """What a run makes of sixteen language-model windows is gigabytes, whether or not a limit was given."""
+    net = Layers()
+    x = net.reshape(net.input("x", DType.F32, "N", 8), -1, 8, 1)
+    wide = net.op("Expand", [x, net.ints(1, 8, 20_000_000)])
+    module = net.done(net.op("ReduceMax", [wide, net.ints(1, 2)], attrs={"keepdims": 0}))
+    ctx = dataclasses.replace(context(ROWS[:1]), max_memory=limit, dims={"N": 1})
+    assert batch_size(ctx, module) == size
+    assert ctx.runner.prepared == 0  # type: ignore[union-attr]
 
 
 def test_what_one_sample_fails_with_is_raised() -> None:
