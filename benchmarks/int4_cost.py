@@ -61,21 +61,21 @@ WORKS: dict[str, Callable[[], Work]] = {
 def child(name: str, source: str, out: str) -> None:
     """One run in this process; prints what it cost."""
     work = WORKS[name]()
-    before = _status("VmRSS")
-    _reset_peak()
+    before = status("VmRSS")
+    reset_peak()
     start = time.process_time()
     work(source, out)
     seconds = time.process_time() - start
-    print(json.dumps({"cpu": seconds, "peak": _status("VmHWM") - before, "size": Path(out).stat().st_size / 2**20}))
+    print(json.dumps({"cpu": seconds, "peak": status("VmHWM") - before, "size": Path(out).stat().st_size / 2**20}))
 
 
-def _status(field: str) -> float:
+def status(field: str) -> float:
     """MiB of a field of /proc/self/status."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
     return int(line.split()[1]) / 1024
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Imports may have peaked higher than what stayed of them."""
     Path("/proc/self/clear_refs").write_text("5")
 
