@@ -96,7 +96,8 @@ def entry(contest: Contest, event: Event, plan: Mapping[str, Any], folder: Path)
 
 def judged(contest: Contest, known: Entry, out: Path) -> Entry:
     """Size, number of nodes, quality and speed of a file."""
-    known = dataclasses.replace(known, size=_size(out) / 2**20, nodes=_nodes(out))
+    size = _size(out)
+    known = dataclasses.replace(known, size=size / 2**20, ratio=size / _size(contest.source), nodes=_nodes(out))
     try:
         judge = contest.exact if known.task == "simplify" else contest.judge
         quality = judge(out)

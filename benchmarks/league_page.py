@@ -1,7 +1,8 @@
 """Rows of the league, who is ahead where, and the page that says so.
 
-A row counts when its file runs and keeps the floor of its task (league.toml). A peer's row is *met* when one row of
-mlc, of the same model and task, is as good in every respect at once: quality (not above the upper end of our interval),
+A row counts when its file runs, keeps the floor of its task (league.toml) and, unless nothing may change, is smaller
+than the float model by more than a tenth: doing nothing is no result. A peer's row is *met* when one row of mlc, of
+the same model and task, is as good in every respect at once: quality (not above the upper end of our interval),
 size (within 2 %), speed (its lower end not above our upper end, or within 3 %) and, for exact tasks, nodes. What is not
 met is ahead; league.toml then has to say why and what follows.
 """
@@ -19,6 +20,7 @@ from quantize_measures import Interval
 
 OWN = "own"
 SAME_SIZE, SAME_SPEED = 0.98, 1.03
+SMALLER = 0.9  # of the float model
 COLUMNS = ("model", "task", "tool", "setting", "quality", "speedup", "MiB", "nodes", "CPU s", "peak MiB", "verdict")
 TITLES = {"simplify": "Nothing may change", "int8": "8 bits", "int4": "4-bit weights", "prune": "Half of the units"}
 
@@ -31,7 +33,8 @@ class Entry:
     task: str
     peer: str
     setting: str
-    size: float = 0.0
+    size: float = 0.0  # MiB
+    ratio: float = 0.0  # of the size of the float model
     nodes: int = 0
     quality: Interval | None = None
     speed: Interval | None = None
@@ -83,7 +86,16 @@ def ordered(entries: Iterable[Entry], plan: Mapping[str, Any], models: Sequence[
 
 def counts(plan: Mapping[str, Any], entry: Entry) -> bool:
     """Whether the row is a result at all."""
-    return entry.quality is not None and entry.quality.value >= floor(plan, entry)
+    return not fault(plan, entry)
+
+
+def fault(plan: Mapping[str, Any], entry: Entry) -> str:
+    """Why a row is no result; empty where it is one."""
+    if entry.quality is None or entry.speed is None:
+        return entry.why
+    if entry.task != "simplify" and entry.ratio > SMALLER:
+        return "not smaller"
+    return "" if entry.quality.value >= floor(plan, entry) else "below the floor"
 
 
 def ahead(entry: Entry, own: Entry) -> tuple[str, ...]:
@@ -124,13 +136,13 @@ def cells(entry: Entry, plan: Mapping[str, Any]) -> list[str]:
     title = "mlc" if entry.peer == OWN else plan["peers"][entry.peer]["title"]
     setting = f"`{entry.setting}`"
     spent = [f"{entry.cpu:.1f}", f"{entry.peak:.0f}"]
+    found = fault(plan, entry)
     if entry.quality is None or entry.speed is None:
         size = [f"{entry.size:.2f}", str(entry.nodes)] if entry.size else ["", ""]
-        return [title, setting, "", "", *size, *spent, entry.why]
-    digits = ".4f" if abs(entry.quality.value) <= 1 and entry.model == "minilm" and entry.task != "simplify" else ".2f"
-    verdict = "" if counts(plan, entry) else "below the floor"
+        return [title, setting, "", "", *size, *spent, found]
+    digits = ".4f" if entry.model == "minilm" and entry.task != "simplify" else ".2f"
     return [title, setting, f"{entry.quality:{digits}}", f"{entry.speed:.2f}", f"{entry.size:.2f}", str(entry.nodes),
-            *spent, verdict]  # fmt: skip
+            *spent, found]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,19 +192,15 @@ class Page:
             yield markdown.row(shown)
 
     def _summary(self) -> Iterator[str]:
-        yield markdown.head("tool", "runs", "no usable file", "below the floor", "met by one row of mlc", "ahead")
+        kinds = ("no file that runs", "not smaller", "below the floor")
+        yield markdown.head("tool", "runs", *kinds, "met by one row of mlc", "ahead")
         leads = self._leads()
-        for name, peer in self.plan["peers"].items():
-            mine = [e for e in self.entries if e.peer == name]
-            usable = [e for e in mine if counts(self.plan, e)]
-            failed = sum(e.quality is None for e in mine)
-            over = sum(e.key in leads for e in usable)
-            yield markdown.row(
-                [peer["title"], len(mine), failed, len(mine) - failed - len(usable), len(usable) - over, over]
-            )
-        ours = [e for e in self.entries if e.peer == OWN]
-        failed, usable = sum(e.quality is None for e in ours), sum(counts(self.plan, e) for e in ours)
-        yield markdown.row(["mlc", len(ours), failed, len(ours) - failed - usable, "", ""])
+        for name, title in {OWN: "mlc", **{n: p["title"] for n, p in self.plan["peers"].items()}}.items():
+            faults = {e.key: fault(self.plan, e) for e in self.entries if e.peer == name}
+            known = [sum(f == kind for f in faults.values()) for kind in kinds[1:]]
+            fine, over = sum(not f for f in faults.values()), sum(key in leads for key in faults)
+            compared = ["", ""] if name == OWN else [fine - over, over]
+            yield markdown.row([title, len(faults), len(faults) - fine - sum(known), *known, *compared])
 
     def _behind(self) -> Iterator[str]:
         yield markdown.head("model, task", "who", "ahead in", "than", "reason", "plan")

@@ -20,7 +20,7 @@ from league_page import Entry, Page  # noqa: E402
 from quantize_measures import Interval  # noqa: E402
 
 OURS = Entry(
-    "cnn", "int8", "own", "int8", size=1.0, nodes=20,
+    "cnn", "int8", "own", "int8", size=1.0, ratio=0.25, nodes=20,
     quality=Interval(-0.1, -0.2, 0.0), speed=Interval(1.5, 1.45, 1.55), cpu=1, peak=100,
 )  # fmt: skip
 THEIRS = dataclasses.replace(OURS, peer="ort", setting="static u8s8, min-max")
@@ -71,6 +71,13 @@ def test_rows_below_the_floor_count_neither_for_us_nor_against() -> None:
     lost = dataclasses.replace(OURS, quality=Interval(-50, -51, -49))
     (told,) = Page([lost, THEIRS], plan(), {}).unexplained()
     assert "result" in told
+
+
+def test_doing_nothing_is_no_result() -> None:
+    same = dataclasses.replace(THEIRS, quality=Interval(200, 200, 200), ratio=1.0)
+    assert league_page.fault(plan(), same) == "not smaller"
+    assert Page([OURS, same], plan(), {}).unexplained() == []
+    assert league_page.counts(plan(), dataclasses.replace(same, task="simplify"))
 
 
 def test_a_lead_without_a_reason_is_named_and_one_with_it_is_on_the_page() -> None:
