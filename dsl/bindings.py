@@ -45,7 +45,8 @@ class Bindings:
         if isinstance(node, ast.String):
             return self.folder / node.value
         if isinstance(node, ast.Ref):
-            help = near(node.name, self.of_kind("model")) or f'bind it: model {node.name} = "{node.name}.onnx"'
+            help = f'a path stands in quotes: "{node.name}"' if node.name.endswith(".onnx") else ""
+            help = help or near(node.name, self.of_kind("model")) or f'bind it: model {node.name} = "{node.name}.onnx"'
             raise MlcError(Diagnostic(Code.WRONG_KIND, f"'{node.name}' is bound to no model", node.span, help=help))
         raise MlcError(_no_model(node))
 

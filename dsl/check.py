@@ -9,6 +9,7 @@ from . import syntax as ast
 from .bounds import check_goal, check_loop_bound
 from .names import Names
 from .nearmiss import argument_advice, unknown_advice
+from .print import expression
 from .quantity import unknown_unit
 from .selectors import check_selector
 from .signature import Catalog, Parameter, Signature
@@ -95,7 +96,7 @@ class _Checker:
                 "a recipe is made of steps",
                 node.span,
                 label=f"this is {what(node)}, not a step",
-                help="values are given to steps as arguments: prune(50%)",
+                help=_as_steps(node) or "values are given to steps as arguments: prune(50%)",
             )
         ]
 
@@ -209,6 +210,13 @@ class _Checker:
 
     def constrained(self, step: ast.Ref | ast.Call) -> tuple[str, ...]:
         return self.catalog.find(step.name).after if step.name in self.catalog.names else ()
+
+
+def _as_steps(node: ast.Expr) -> str:
+    """Advice for steps in brackets or quotes."""
+    if isinstance(node, ast.ListOf) and node.items:
+        return f"steps are joined by '+': {expression(ast.chain(node.items))}"
+    return f"write {node.value} without quotes" if isinstance(node, ast.String) and node.value.isidentifier() else ""
 
 
 def _units(node: ast.Node) -> list[Diagnostic]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Set
 
 import lark
 
 from ..ir.errors import Code, Diagnostic, Span
+from .slips import slip
 
 _HUMAN = {
     "NAME": "a name",
@@ -26,22 +26,6 @@ _HUMAN = {
     "__DOT2": "'..'",
     "__DOT1": "'..'",
     "WITH": "'with'",
-}
-_SLIPS = {
-    "&": "steps are joined by '+'",
-    ";": "steps are joined by '+', statements of a file by a new line",
-    ",": "steps are joined by '+'; commas separate arguments and bounds",
-    ">": "steps are joined by '+'",
-    "->": "steps are joined by '+'",
-    "=": "a recipe is given a name in a file: recipe NAME = ...",
-    "==": "an argument is given with one '='",
-    "@": 'a scope is written: step on "pattern"',
-    "$": "names use letters, digits and underscores",
-    "%": "a unit follows its number without a space: 50%",
-    "-": "names use underscores, not dashes",
-    "and": "steps are joined by '+'",
-    "for": "bounds are for targets: where latency <= 8ms for phone",
-    "if": "a scope is written: step on SELECTOR",
 }
 _STATEMENTS = ("use", "model", "data", "target", "optimizer", "let", "recipe", "compile")
 
@@ -69,7 +53,7 @@ def explain(problem: lark.UnexpectedInput, text: str, source: str, name: str, ac
             f"unexpected '{token}'",
             Span(source, name, start, start + len(token)),
             label=_expected(accepted),
-            help=_no_number(str(token), accepted) or _slip(text, start, str(token)),
+            help=(_no_number(str(token), accepted) or slip(text, start) or _statement_word(text, start, str(token))),
         )
     at = problem.pos_in_stream or 0
     return _character(text, Span(source, name, at, at + 1), accepted)
@@ -80,34 +64,6 @@ def _no_number(word: str, accepted: Set[str]) -> str:
     if not word.isidentifier() or "NUMBER" not in accepted or "NAME" in accepted:
         return ""
     return "only a number can stand here: parameters stand for arguments, steps and selectors"
-
-
-def _slip(text: str, start: int, word: str) -> str:
-    """Advice for a word that stands in the wrong place, by what surrounds it."""
-    line = text[text.rfind("\n", 0, start) + 1 : start].split()
-    if word in ("where", "minimize", "maximize", "search") and line[:1] == ["compile"]:
-        return f"goals belong to recipes: recipe NAME = ... {word} ..., then compile ... with NAME"
-    fraction = re.compile(r"\.\d+").match(text, start)
-    if fraction:
-        return f"a number starts with a digit: 0{fraction[0]}"
-    if re.match(r"-?\d", word) and _STEP.search(text, 0, start):
-        return f"arguments stand in parentheses: {text[:start].split()[-1]}({word})"
-    if word == "(" and line[:1] == ["let"]:
-        return f"what has parameters is a recipe: recipe {line[-1]}(...) = ..."
-    if word == ":" and "(" in "".join(line):
-        return "an argument is given with '=': NAME=VALUE"
-    if word in ("and", "or", "&", ";"):
-        found = _BOUND.search(text, 0, start)
-        if found:
-            return _BOUNDS if found[1] == "where" else "a loop is judged by one bound"
-    return _SLIPS.get(word, "") or _statement_word(text, start, word)
-
-
-_BOUNDS = "bounds are separated by commas: where size <= 0.3x, cosine >= 0.99"
-#: A bound at the end, and the word that it stands behind: `where A <= 1x, B >= 2`.
-_BOUND = re.compile(r"\b(where|until|while)\s[^\n+|)]*[<>]=?\s*[^\s,+|)]+\s*\Z")
-#: The name of a step at the end.
-_STEP = re.compile(r"(?:\A|[+|(=])\s*[A-Za-z_][\w.]*[ \t]+\Z")
 
 
 def _ended(text: str, source: str, name: str, accepted: Set[str]) -> Diagnostic:
@@ -139,7 +95,7 @@ def _character(text: str, span: Span, accepted: Set[str]) -> Diagnostic:
         f"unexpected character {char!r}",
         span,
         label=_expected(accepted),
-        help=_slip(text, span.start, "->" if text.startswith("->", span.start) else char),
+        help=slip(text, span.start),
     )
 
 

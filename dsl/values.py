@@ -235,6 +235,8 @@ def _misfit(step: str, parameter: Parameter, node: ast.Expr) -> MisfitError:
 
 
 def _advice(parameter: Parameter, node: ast.Expr) -> str:
+    if isinstance(node, ast.Call) and node.name == parameter.name and len(node.arguments) == 1:
+        return f"write {node.name}={expression(node.arguments[0].value)}"
     if parameter.unit in ("str", "path") and isinstance(node, ast.Ref):
         return f'write "{node.name}"'
     if parameter.unit == "name" and isinstance(node, ast.String):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.recipes import PASSES
 
-from mlc.dsl import habits, nearmiss
+from mlc.dsl import habits, nearmiss, slips
 from mlc.dsl.recipe import Recipe
 from mlc.dsl.signature import registered
 from mlc.ir.errors import Code, MlcError
@@ -124,3 +124,61 @@ def test_what_is_advised_instead_of_an_argument_is_one(word: str) -> None:
             assert advice.split("'")[1] in taken
         told += bool(advice)
     assert told
+
+
+#: A text with a slip, and its advice.
+SLIPS = {
+    "prune where cosine >= .99": "a number starts with a digit: 0.99",
+    "// a comment\nrecipe a = prune": "comments begin with #",
+    "prune -> int4": "steps are joined by '+'",
+    'import "x.mlc"\nrecipe a = prune': 'other files are used: use "other.mlc" as NAME',
+    "recipe a = prune\nuse 'x.mlc'\nuse lib/x.mlc": 'a path stands in quotes: use "lib/x.mlc" as NAME',
+    'use "x.mlc" y\nrecipe a = prune': "a name is given with as: as y",
+    "let f(x) = prune(x)": "what has parameters is a recipe: recipe f(...) = ...",
+    "recipe a = prune\nlet b: int4": "a name is bound with '=': b = ...",
+    'compile "n.onnx" with prune minimize size': (
+        "goals belong to recipes: recipe NAME = ... minimize ..., then compile ... with NAME"
+    ),
+    'compile "n.onnx" with prune to ort(cpu)': "a target is named: target NAME = ort(...), then to NAME",
+    'compile "n.onnx" with prune for phone': "targets stand behind to: compile ... to TARGET",
+    'compile "n.onnx" prune': "write: compile MODEL with RECIPE to TARGET",
+    "prune where size <= 1x & cosine >= 0.9": slips._BOUNDS,
+    "prune until size <= 1x and cosine >= 0.9": "a loop is judged by one bound",
+    "prune where size <= 30 MB": "a unit follows its number without a space: 30MB, 0.3x",
+    "prune where size =< 30MB": "bounds compare with <=, >=, < or >",
+    "prune where cosine >= 0.9, 0.3x >= size": "the metric comes first: where size <= 0.3x",
+    "prune where (size <= 1x)": f"without parentheses; {slips._BOUNDS}",
+    'prune on "a", "b"': 'selectors are joined by or: on "a" or "b"',
+    'prune except ["a", "b"]': 'selectors are joined by or: on "a" or "b"',
+    "prune on *.weight": 'a pattern stands in quotes: "*.weight"',
+    "prune(criterion=l1, ratio 50%)": "an argument is given with '=': ratio=50%",
+    "simplify + prune 50%": "arguments stand in parentheses: prune(50%)",
+    "simplify + prune[50%]": "arguments stand in parentheses: prune(...)",
+    "prune when size <= 1x": "bounds begin with where: where size <= 0.3x",
+    "prune if Conv": "a scope is written: step on SELECTOR",
+    "prune for phone": "bounds are for targets: where latency <= 8ms for phone",
+    "prune & int4": "steps are joined by '+'",
+    "prune; int4": "steps are joined by '+', statements of a file by a new line",
+    "prune, int4": "steps are joined by '+'; commas separate arguments and bounds",
+    "prune(ratio==50%)": "an argument is given with one '='",
+    "a = prune": "a recipe is given a name in a file: recipe NAME = ...",
+    "prune @ Conv": 'a scope is written: step on "pattern"',
+    "$prune": "names use letters, digits and underscores",
+    "prune:50 %": "a unit follows its number without a space: 50%",
+    "correct-bias": "names use underscores, not dashes",
+}
+
+
+@pytest.mark.parametrize("text", SLIPS)
+def test_slips_have_advice(text: str) -> None:
+    with pytest.raises(MlcError) as caught:
+        Recipe.parse(text, catalog=PASSES)
+    assert SLIPS[text] in [d.help for d in caught.value.diagnostics]
+
+
+def test_every_slip_has_its_example() -> None:
+    """In the order of the rules: none is hidden by another."""
+    shown = [re.escape(advice).replace(r"\{0\}", ".*").replace(r"\{1\}", ".*") for _, _, advice in slips._RULES]
+    assert len(shown) == len(SLIPS)
+    for pattern, advice in zip(shown, SLIPS.values()):
+        assert re.fullmatch(pattern, advice)
