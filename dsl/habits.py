@@ -14,6 +14,7 @@ STEPS = {
     "hqq": "int4(method=hqq) or weights(BITS, method=hqq)",
     "rtn": "int4(method=rtn) or weights(BITS, method=rtn)",
     "static": "int8(mode=static)",
+    **dict.fromkeys(("stored", "weight_only", "weights_only"), "int8(mode=stored), int4 or weights(BITS)"),
     "dynamic": "int8(mode=dynamic)",
     "uint8": "int8",
     **dict.fromkeys(("w4", "uint4"), "int4"),
