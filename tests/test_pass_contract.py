@@ -212,7 +212,7 @@ def test_the_smallest_strength_is_the_one_that_bisection_finds(
         assert found == wanted
         assert len(trials) == len({t.strength for t in trials}) <= EVALUATIONS
         assert found is None or any(t.strength == found and t.held for t in trials)
-    assert len(trials) <= 4  # an estimate of the right shape
+    assert len(trials) <= 3  # an estimate of the right shape
     if wanted:
         assert smallest(lambda s: falling[round(s * 64)], limit, above=max(wanted - 0.1, 1 / 64))[0] == wanted
 

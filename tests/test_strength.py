@@ -130,7 +130,7 @@ def test_what_was_judged_is_not_judged_again() -> None:
     assert len(asked) == len(set(asked)) == len(choice.trials)
 
 
-@pytest.mark.parametrize(("level", "most"), [(None, EVALUATIONS), (0.0, 4), (0.1, 4)])
+@pytest.mark.parametrize(("level", "most"), [(None, EVALUATIONS), (0.0, 3), (0.1, 3)])
 def test_an_estimate_of_the_right_shape_saves_trials(level: float | None, most: int) -> None:
     program = Program.of("prune where size <= 0.4x")
 
