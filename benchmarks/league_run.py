@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,9 +51,14 @@ def installed(name: str, requirements: Sequence[str]) -> Path:
 
 
 def peer(python: Path, adapter: str, setting: str, contest: Contest, folder: Path, out: Path) -> Ran:
-    """One setting of a peer. Its environment is its own: nothing of this project can be imported there."""
+    """One setting of a peer. Its environment is its own: nothing of this project can be imported there.
+
+    So is its copy of the model: some peers write to the file that they are given.
+    """
+    model = folder / "model.onnx"
+    shutil.copyfile(contest.source, model)
     command = [str(python), str(HERE / "peers" / f"{adapter}_adapter.py"), setting]
-    command += [str(contest.source), str(shared(contest, folder)), str(out)]
+    command += [str(model), str(shared(contest, folder)), str(out)]
     command += ["--transformer"] if contest.transformer else []
     command += ["--network", str(contest.network)] if contest.network else []
     paths = os.pathsep.join((str(HERE), str(HERE.parent / "examples"))) if contest.network else ""

@@ -57,6 +57,9 @@ class Reader:
         self._feeds = feeds
         self._rows: Iterator[dict[str, np.ndarray]] = iter(feeds)
 
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return iter(self._feeds)
+
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._rows, None)
 
