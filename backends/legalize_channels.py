@@ -6,7 +6,8 @@ of a model mostly have 1 or 3 channels. Here they get more, which zeros in the w
 
     sum over c < C of w[o, c] x[c]  =  the same over c < 4 ceil(C / 4),  where w is 0 beyond C
 
-The result is equal bit for bit.
+The result is equal bit for bit. Images that come with their channels last are left as they are: the runtime works in
+that layout itself, takes the transposition in front away, and padding the innermost axis then costs more than it saves.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..ir.constants import Constant
-from ..ir.core import Op, Value
+from ..ir.core import Ints, Op, Value
 from ..ir.dtypes import DType
+from ..ir.ops.axes_rules import elementwise, rule_of
 from ..ir.rewrite import Rewriter
 from ..ir.types import TensorType
 from .legalize_stored import fused_by_runtime
@@ -65,6 +67,8 @@ def align(work: Work, op: Op) -> bool:
     source, scale = dequantize.operand(0), dequantize.operand(1)
     if source is None or scale is None or not isinstance(scale.type, TensorType) or scale.type.rank != 0:
         return False
+    if _channels_were_last(source):
+        return False
     pads = np.zeros((2, codes.type.rank), np.int64)
     pads[1, 1] = padded(inputs) - inputs
     ends = rw.constant(pads.reshape(-1), "pads")
@@ -84,6 +88,18 @@ def _is_small(result: Value) -> bool:
         return False
     sizes = [n for n in result.type.shape[2:] if isinstance(n, int)]
     return len(sizes) == result.type.rank - 2 and math.prod(sizes) < _LEAST_POSITIONS
+
+
+def _channels_were_last(value: Value) -> bool:
+    """Whether a Transpose has moved the channels from the last axis to axis 1, with only elementwise ops behind it."""
+    op = value.op
+    while op is not None and (op.kind == "QuantizeLinear" or rule_of(op) is elementwise):
+        computed = [v for v in op.operands if v is not None and v.constant is None]
+        op = computed[0].op if len(computed) == 1 else None
+    if op is None or op.kind != "Transpose":
+        return False
+    order = op.attrs.get("perm")
+    return isinstance(order, Ints) and len(order) > 2 and order[1] == len(order) - 1
 
 
 def _weight_codes(weight: Value) -> Constant | None:

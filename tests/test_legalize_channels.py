@@ -135,6 +135,20 @@ def test_one_scale_is_enough_and_other_readers_keep_their_codes() -> None:
     assert reads(neg) == "QuantizeLinear"
 
 
+@pytest.mark.parametrize(("order", "expected"), [((0, 3, 1, 2), 3), ((0, 1, 3, 2), 4), ((0, 2, 1, 3), 4)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_images_with_their_channels_last_are_left(order: tuple[int, ...], expected: int, *, scaled: bool) -> None:
+    """The runtime takes that transposition away: the padding would run over the innermost axis."""
+    net = Net()
+    wanted = (1, 3, 9, 7)
+    given = [wanted[order.index(axis)] for axis in range(4)]
+    x = net.op("Transpose", [net.input("x", F32, *given)], attrs={"perm": Ints(order)})
+    if scaled:
+        x = net.op("Mul", [x, net.const(np.float32(1 / 255))])
+    made = legalize(net.done(codes(net, net.op("Conv", [codes(net, x), weight(net, 16, 3, 3, 3)])))).module
+    assert widths(made) == [expected]
+
+
 def reads(op: Op) -> str:
     """What makes the codes that an op reads."""
     dequantize = op.operand(0)
