@@ -43,11 +43,11 @@ class Task:
 
 @dataclass
 class Tasks:
-    """What is under way, by name, and when something may be shown again."""
+    """What is under way, by name, and when each may be shown again: a quick inner count does not hide the outer one."""
 
     clock: Clock = time.monotonic
     open: dict[str, Task] = field(default_factory=dict)
-    _next: float = 0.0
+    _due: dict[str, float] = field(default_factory=dict)
 
     def advance(self, what: str, done: int, total: int) -> tuple[Task, float] | None:
         """The task and the time if it is to be shown: `RATE` times a second, and at its end if it was before."""
@@ -59,9 +59,9 @@ class Tasks:
         last = done >= total
         if last:
             del self.open[what]
-        if now < self._next and not (last and task.told):
+        if not task.told if last else now < self._due.get(what, now):
             return None
-        self._next, task.told = now + 1 / RATE, True
+        self._due[what], task.told = now + 1 / RATE, True
         return task, now
 
 

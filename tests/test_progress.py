@@ -217,6 +217,20 @@ def test_events_are_few_and_the_time_left_is_finite() -> None:
     assert all(math.isfinite(e["left"]) and e["left"] >= 0 for e in told[1:])
 
 
+def test_a_count_inside_another_hides_it_not() -> None:
+    clock, stream = Clock(), io.StringIO()
+    events = Events(stream, "-", {}, clock)
+    for outer in (1, 2, 3):
+        for inner in (1, 2):
+            clock.now += 1
+            events.advance("samples", inner, 2)
+        events.advance("weights", outer, 4)
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(e["what"], e["done"]) for e in found if e["event"] == "progress"] == [
+        (what, done) for n in (1, 2, 3) for what, done in (("samples", 1), ("samples", 2), ("weights", n))
+    ]
+
+
 @pytest.mark.parametrize(
     ("failure", "last"),
     [
