@@ -42,9 +42,9 @@ from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
+from .ir.classes import may_classify
 from .ir.core import Module
 from .ir.errors import Diagnostic, MlcError
-from .ir.types import TensorType, UnrankedTensor
 from .passes.base import Context, Need, Pass, PassReport, Plan, plain
 from .passes.budget import allowed
 from .passes.cache import StepCache
@@ -152,7 +152,7 @@ class _Compilation:
             check=options.check,
             samples=self.eval is not None,
             labels=self.eval is not None and self.eval.has_labels,
-            classes=_has_classes(source),
+            classes=may_classify({v.name: v.type for v in source.graph.outputs}),
         )
         self.judge = Judge.of(
             source,
@@ -392,14 +392,6 @@ class _Compilation:
         if layout.extras:
             (folder / "recipe.mlc").write_text(self.program.file_text(layout.out), encoding="utf-8")
             (folder / "plan.json").write_text(plans_to_json(_plans(reports)), encoding="utf-8")
-
-
-def _has_classes(module: Module) -> bool:
-    """Whether an output may hold class scores: a float matrix (or something of unknown rank)."""
-    kinds = [v.type for v in module.graph.outputs]
-    return any(
-        isinstance(k, UnrankedTensor) or (isinstance(k, TensorType) and k.rank == 2 and k.dtype.is_float) for k in kinds
-    )
 
 
 def _unmoved(step: PlannedStep, outcome: PassReport) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir import classes
 from ..ir.errors import Code, error
 
 Array = np.ndarray[Any, Any]
@@ -157,59 +158,39 @@ class AgreementMeter:
 
 @dataclass
 class AccuracyMeter:
-    """Top-1 accuracy of two classifiers on the same labelled samples. The classes are the last axis of the first
-    rank-2 float output."""
+    """Top-1 accuracy of two classifiers on the same labelled samples (ir/classes.py: which output holds the classes).
 
+    `required`: labels must be numbers of classes. Otherwise there is no accuracy where one of them is not.
+    """
+
+    required: bool = True
     reference: int = 0
     found: int = 0
     rows: int = 0
+    misfit: bool = False
 
     def update(self, reference: Mapping[str, Any], found: Mapping[str, Any], labels: Array, where: str = "") -> None:
-        """Count one batch, which is `where`. Errors: BAD_DATA when there are no class scores, or not one label per row
-        of them."""
-        name = _scores(reference, labels, where)
-        wanted = np.asarray(labels).reshape(-1)
-        self.reference += int((np.asarray(reference[name]).argmax(axis=1) == wanted).sum())
-        self.found += int((np.asarray(found[name]).argmax(axis=1) == wanted).sum())
+        """Count one batch, which is `where`. Errors: BAD_DATA when labels must be numbers of classes and are not."""
+        matrices = [(n, a.shape) for n, a in reference.items() if isinstance(a, np.ndarray) and _is_matrix(a)]
+        wrong = classes.misfit(labels, matrices)
+        if wrong is not None and self.required:
+            raise error(Code.BAD_DATA, wrong.message, where=where, help=wrong.help, note=classes.USES)
+        scores = classes.scores_of(matrices)
+        if wrong is not None or scores is None:
+            self.misfit = True
+            return
+        wanted = labels.reshape(-1)
+        self.reference += int((reference[scores[0]].argmax(axis=1) == wanted).sum())
+        self.found += int((np.asarray(found[scores[0]]).argmax(axis=1) == wanted).sum())
         self.rows += len(wanted)
 
-    def result(self) -> tuple[float, float]:
-        """(accuracy of the reference, accuracy of the other), 0 to 1."""
-        return self.reference / self.rows, self.found / self.rows
+    def result(self) -> tuple[float, float] | None:
+        """(accuracy of the reference, of the other), 0 to 1. None: nothing was counted, or not all could be."""
+        return (self.reference / self.rows, self.found / self.rows) if self.rows and not self.misfit else None
 
 
-def _scores(outputs: Mapping[str, Any], labels: Array, where: str) -> str:
-    """The output of class scores. What a graph tells of it was checked when the samples were read."""
-    for name, value in outputs.items():
-        scores = np.asarray(value)
-        if scores.ndim == 2 and scores.dtype.kind == "f":
-            if scores.shape[0] == np.size(labels):
-                _check_classes(name, scores.shape[1], labels, where)
-                return name
-            raise error(
-                Code.BAD_DATA,
-                f"{np.size(labels)} labels do not fit output {name!r} of shape {scores.shape}",
-                where=where,
-                help="give one label per sample",
-            )
-    raise error(
-        Code.BAD_DATA,
-        "labels were given, but the model has no output of class scores (a float matrix)",
-        where=where,
-        help="leave --labels out, and bound cosine or sqnr instead",
-    )
-
-
-def _check_classes(name: str, classes: int, labels: Array, where: str) -> None:
-    """Errors: BAD_DATA for a label that no class has: every answer would be wrong."""
-    low, high = float(np.min(labels, initial=0)), float(np.max(labels, initial=0))
-    if low < 0 or high >= classes:
-        raise error(
-            Code.BAD_DATA,
-            f"there is a label {low if low < 0 else high:g}, and output {name!r} has {classes} classes",
-            where=where,
-            help="number the classes from 0, in the order of the model's outputs",
-        )
+def _is_matrix(array: Array) -> bool:
+    return array.ndim == 2 and array.dtype.kind == "f"
 
 
 def _pairs(wanted: Any, found: Any) -> Iterable[tuple[Array, Array]]:

@@ -43,7 +43,10 @@ _LOW_COSINE = 0.9
 
 
 class Samples(Protocol):
-    """Evaluation data (frontends/data)."""
+    """Evaluation data (frontends/data). `classes`: labels must be numbers of classes."""
+
+    @property
+    def classes(self) -> bool: ...
 
     def batches(self, size: int = 1) -> Iterator[Any]: ...
 
@@ -150,13 +153,14 @@ class Judge:
         return meter.result().max_relative or 0.0
 
     def agreement(self, session: Session) -> tuple[Agreement, tuple[float, float] | None]:
-        """Agreement on all samples and, with labels, the accuracies of source and artifact. The data is streamed."""
-        meter, accuracy = AgreementMeter(), AccuracyMeter()
+        """Agreement on all samples and, with labels of classes, the accuracies of source and artifact. The data is
+        streamed."""
+        meter = AgreementMeter()
         if self.samples is None:
             for feed, expected in zip(self.feeds, self.reference):
                 meter.update(expected, session.run(feed))
             return meter.result(), None
-        source = self.open_source()
+        source, accuracy = self.open_source(), AccuracyMeter(required=self.samples.classes)
         for seen, batch in enumerate(self.samples.batches(1), start=1):
             expected, found = source.run(batch.inputs), session.run(batch.inputs)
             meter.update(expected, found)
@@ -164,7 +168,7 @@ class Judge:
                 accuracy.update(expected, found, batch.labels, batch.inputs.where)
             if self.progress is not None:
                 self.progress.advance("samples judged", seen, len(self.samples))
-        return meter.result(), accuracy.result() if accuracy.rows else None
+        return meter.result(), accuracy.result()
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Emitted:
     opset: int | None = None  # the one asked for; None: that of the module
     loads: bool | None = None  # None: not tried
     agreement: Agreement | None = None
-    accuracy: tuple[float, float] | None = None  # of source and artifact, with labels
+    accuracy: tuple[float, float] | None = None  # of source and artifact, with labels of classes
     latency: Timing | None = None
     tail: Tail | None = None  # measured where a bound asks for it, as the next two are
     memory: Memory | None = None

@@ -70,6 +70,8 @@ def _lines(part: Mapping[str, Any]) -> Iterator[str]:
         counts = ", ".join(f"{label}: {count}" for label, count in classes["counts"][:_SHOWN_CLASSES])
         rest = classes["distinct"] - _SHOWN_CLASSES
         yield f"labels: {classes['distinct']} different: {counts}" + (f", {rest} more" if rest > 0 else "")
+    if part["labels"] is not None:
+        yield f"labels: {' and '.join(part['labels']['types'])} of shape {_shapes(part['labels'])}"
     yield f"identical samples: {part['identical']}"
     yield from (f"note: {note}" for note in part["notes"])
 

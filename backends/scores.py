@@ -10,7 +10,8 @@ from ..ir.errors import Code, MlcError, error
 from .checks import Judge
 from .ort import Session
 
-#: `metric(outputs, labels)`: a list with one array a sample for each output, and a list of labels (None without them).
+#: `metric(outputs, labels)`: a list with one array a sample for each output, and a list of the samples' labels as the
+#: source gives them (None without labels).
 Function = Callable[[dict[str, list[Any]], list[Any] | None], float]
 
 

@@ -62,12 +62,13 @@ class Declared:
         merged = dataclasses.replace(own, labels=own.labels or labels, mask=own.mask or mask)
         return dataclasses.replace(self, selection=merged)
 
-    def open(self, model: Module | Mapping[str, Type]) -> Samples:
-        """The samples for a model. Errors: NOT_FOUND, BAD_DATA."""
+    def open(self, model: Module | Mapping[str, Type], *, classes: bool = False) -> Samples:
+        """The samples for a model; with `classes`, labels must be numbers of its classes. Errors: NOT_FOUND,
+        BAD_DATA."""
         if not isinstance(model, Module):
-            return Samples.open(self.source, self.selection, model, self.text)
+            return Samples.open(self.source, self.selection, model, self.text, classes=classes)
         inputs = {v.name: v.type for v in model.graph.inputs}
-        return Samples.open(self.source, self.selection, inputs, self.text, Demands(model))
+        return Samples.open(self.source, self.selection, inputs, self.text, Demands(model), classes=classes)
 
 
 #: What data may be given as: a path or the text of a source, or from Python a source, arrays, or a function.
@@ -84,16 +85,18 @@ def open_data(
     mask: str | None = None,
     base: Path | None = None,
     name: str = "<data>",
+    classes: bool = False,
 ) -> Samples:
     """Open samples for a model (or for inputs of these types).
 
     `data` is a path, or the text of a source: `npz("x.npz", take=64)`; relative paths are taken from `base`, by default
     the working directory. It may also be a dict of arrays as in an .npz, or a function that returns dicts. `labels` and
-    `mask` are for data that do not name their own. `name` is for messages.
+    `mask` are for data that do not name their own. `name` is for messages. With `classes`, labels must be numbers of
+    the model's classes; otherwise they are what the source gives: numbers of any shape, or text.
     Errors: everything wrong with the text; NOT_FOUND, BAD_DATA naming the sample and the input that are wrong.
     """
     declared = declare(data, base=base, name=name)
-    return declared.with_defaults(labels, mask).open(model)
+    return declared.with_defaults(labels, mask).open(model, classes=classes)
 
 
 def declare(data: Data, *, base: Path | None = None, name: str = "<data>") -> Declared:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..ir.classes import SCORES
 from ..ir.errors import Code, Diagnostic, MlcError
 from .build import Limit
 from .metrics import METRICS
@@ -76,7 +77,7 @@ def unmeasurable(
         if limit.metric not in METRICS and not samples:
             yield Diagnostic(Code.NO_DATA, f"'{limit.metric}' needs samples", limit.span, help=give)
         elif limit.metric in ("agreement", "acc_drop") and not classes:
-            message = f"'{limit.metric}' needs an output of class scores (a float matrix), and the model has none"
+            message = f"'{limit.metric}' needs an output of class scores ({SCORES}), and the model has none"
             yield Diagnostic(Code.CANNOT_HONOUR, message, limit.span, help="bound cosine or sqnr instead")
         elif limit.metric == "acc_drop" and not labels:
             help = f"{give}; or bound cosine or agreement"

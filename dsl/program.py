@@ -12,7 +12,7 @@ from ..ir import errors
 from ..ir.core import Module
 from ..ir.errors import Code, Diagnostic, MlcError
 from ..passes import registry
-from ..passes.base import EVERYWHERE, Pass, Scope
+from ..passes.base import EVERYWHERE, Need, Pass, Scope
 from ..passes.pipeline import PlannedStep, check_order
 from .build import Limit, Repeat, Step, steps_of
 from .data import Data
@@ -77,6 +77,14 @@ class Program:
     @property
     def limits(self) -> tuple[Limit, ...]:
         return self.recipe.limits if self.recipe is not None else ()
+
+    @property
+    def wants_classes(self) -> bool:
+        """Whether labels must be numbers of classes: a bound is on accuracy, or accuracy is all that they are for, as
+        nothing of the user's (a metric that bounds name, a pass) takes them."""
+        if any(limit.metric == "acc_drop" for limit in self.limits + self.loops):
+            return True
+        return not (self.metrics or any(Need.LABELS in step.action.wants() for step in self.steps))
 
     def data(self, data: Data | None, judges: Data | None) -> tuple[Data | None, Data | None]:
         """What calibrates and what judges: what is given, else what the recipe's file binds.

@@ -29,7 +29,9 @@ def open_samples(
     given = program.data(data, judges)
     names = ("--data", "--eval")
     calibrate, judge = (
-        open_data(each, module, labels=labels, mask=mask, name=name) if each is not None else None
+        open_data(each, module, labels=labels, mask=mask, name=name, classes=program.wants_classes)
+        if each is not None
+        else None
         for each, name in zip(given, names)
     )
     for samples in filter(None, (calibrate, judge)):

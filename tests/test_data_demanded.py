@@ -97,7 +97,6 @@ def test_labels_are_judged_before_any_work(case: str, capsys: pytest.CaptureFixt
     said = {
         told(f"{command} --labels y", capsys)
         for command in (
-            "data check net.onnx --data samples.npz",
             "compile net.onnx -r int8 --data samples.npz --seed 0",
             "compile net.onnx -r int8 --data samples.npz --seed 3",
             "compile net.onnx -r fp16 --eval samples.npz",
@@ -105,6 +104,9 @@ def test_labels_are_judged_before_any_work(case: str, capsys: pytest.CaptureFixt
     }
     assert len(said) == 1, said
     assert f"{words}\n  --> sample {sample} of 'samples.npz'" in said.pop()
+    # No recipe says what they are for:
+    assert run(["data", "check", "net.onnx", "--data", "samples.npz", "--labels", "y"]) == 0
+    assert f"(sample {sample} of 'samples.npz': {words})" in " ".join(capsys.readouterr().out.split())
 
 
 def test_labels_of_classes_that_only_a_run_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,9 +119,9 @@ def test_labels_of_classes_that_only_a_run_counts(tmp_path: Path, capsys: pytest
 def test_labels_of_whole_batches_are_one_for_each_row() -> None:
     module = mlc.load(two_layers(Path()))
     x = np.ones((3, 64), np.float32)
-    assert len(open_data(lambda: [{"x": x, "y": [0, 9, 3]}], module, labels="y")) == 1
+    assert len(open_data(lambda: [{"x": x, "y": [0, 9, 3]}], module, labels="y", classes=True)) == 1
     with pytest.raises(MlcError, match="2 labels do not fit output 'y' of shape \\(3, 10\\)"):
-        open_data(lambda: [{"x": x, "y": [0, 9]}], module, labels="y")
+        open_data(lambda: [{"x": x, "y": [0, 9]}], module, labels="y", classes=True)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -172,6 +174,8 @@ def test_inputs_alone_demand_nothing() -> None:
     inputs = {v.name: v.type for v in module.graph.inputs}
     data = open_data({"x": np.ones((2, 64), np.float32), "y": np.array([5, 99])}, inputs, labels="y")
     assert [int(b.labels[0]) for b in data.batches()] == [5, 99]
+    arrays = {"x": np.ones((2, 64), np.float32), "y": np.array([99, 5])}
+    assert [int(b.labels[0]) for b in open_data(arrays, module, labels="y").batches()] == [99, 5]
     with pytest.raises(MlcError) as refusal:
-        open_data({"x": np.ones((2, 64), np.float32), "y": np.array([99, 5])}, module, labels="y")
+        open_data(arrays, module, labels="y", classes=True)
     assert refusal.value.diagnostics[0].code is Code.BAD_DATA

@@ -99,6 +99,13 @@ def test_json_lines_have_fields_pairs_and_labels() -> None:
     assert [b.labels.tolist() for b in data.batches()] == [[1], [0]]
 
 
+@pytest.mark.parametrize("made", [["good", "very bad"], [[0.5, 2], [1, 3]], [["a", "b"], ["c", "d"]], [2.5, "text"]])
+def test_labels_are_what_json_says(made: list[Any]) -> None:
+    Path("t.jsonl").write_text("".join(json.dumps({"text": "a", "y": y}) + "\n" for y in made))
+    data = open_data('text("t.jsonl", tokenizer="tokenizer.json", labels=y)', BERT)
+    assert [y for b in data.batches(2) if b.labels is not None for y in b.labels.tolist()] == made
+
+
 def test_lines_are_streamed() -> None:
     with Path("t.txt").open("w") as file:
         file.writelines(["a b c " * 200 + "\n"] * 4000)  # 5 MB
@@ -132,7 +139,9 @@ MISTAKES: dict[str, tuple[str, str, Any, str]] = {
     "no such field": ("t.jsonl", ", field=body", BERT, '{"text": "a"}\n'),
     "a field of numbers": ("t.jsonl", "", BERT, '{"text": 3}\n'),
     "no label": ("t.jsonl", ", labels=y", BERT, '{"text": "a", "y": 1}\n{"text": "a"}\n'),
-    "a label of text": ("t.jsonl", ", labels=y", BERT, '{"text": "a", "y": "good"}\n'),
+    "a label of nothing": ("t.jsonl", ", labels=y", BERT, '{"text": "a", "y": null}\n'),
+    "a label of both": ("t.jsonl", ", labels=y", BERT, '{"text": "a", "y": ["good", 1]}\n'),
+    "a label of uneven rows": ("t.jsonl", ", labels=y", BERT, '{"text": "a", "y": [[1], [2, 3]]}\n'),
     "labels of lines": ("t.txt", ", labels=y", BERT, "a\n"),
     "pairs of lines": ("t.txt", ", pair=b", BERT, "a\n"),
     "other inputs": ("t.txt", "", model("x", "m"), "a\n"),

@@ -99,5 +99,9 @@ def test_the_view_of_the_page_is_what_the_command_prints(
 ) -> None:
     assert run(commands()[0]) == 0
     printed = re.sub(r"sha256 \w+", "sha256 ...", capsys.readouterr().out)  # an archive holds the time of writing
-    shown = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
-    assert shown == "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    shown = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    assert shown[0] == "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    (labelled,) = (c for c in commands() if c[-2:] == ["--labels", "text"])
+    assert run(labelled) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert [" ".join(part.split()) in told for part in shown if part.startswith("labels:")] == [True]

@@ -1,4 +1,4 @@
-"""Whether a model can work with a sample: its sizes, the numbers it holds and its label, as the graph demands them.
+"""Whether a model can work with a sample: its sizes, the numbers it holds, and whether its label is one of a class.
 
 Each sample is looked at once, whoever reads it how often. What only a run can tell is left to the runtime.
 """
@@ -9,18 +9,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...ir import classes
 from ...ir.demands import Demands, Nearest, Shapes
+from ...ir.errors import Diagnostic
 from ...ir.picks import Beyond
-from ...ir.types import TensorType, Type
+from ...ir.types import Type
 from .fit import feeds_of
 from .source import Array, Inputs, Sample, Stream, bad
 
 
 class Checker:
-    """What the graph of a model says to samples. Shared by all parts of one source."""
+    """What the graph of a model says to samples. Shared by all parts of one source.
 
-    def __init__(self, demands: Demands, inputs: Inputs, stream: Stream) -> None:
+    `classes`: labels must be numbers of classes. Otherwise they are what the source gives, and `misfit` is what kept
+    the first that is no such number from being one.
+    """
+
+    def __init__(self, demands: Demands, inputs: Inputs, stream: Stream, *, classes: bool) -> None:
         self._demands, self._inputs, self._stream = demands, inputs, stream
+        self._classes = classes
+        self.misfit: Diagnostic | None = None
         self._seen = bytearray()  # one byte a sample
 
     def check(self, sample: Sample) -> None:
@@ -37,9 +45,18 @@ class Checker:
         if beyond is not None:
             raise _beyond(sample, feeds, beyond)
         if sample.label is not None:
-            _check_label(sample.label, typed.outputs, sample.where)
+            self._check_label(sample.label, typed.outputs, sample.where)
         self._seen.extend(bytes(max(0, sample.index + 1 - len(self._seen))))
         self._seen[sample.index] = 1
+
+    def _check_label(self, label: Array, outputs: Mapping[str, Type], where: str) -> None:
+        found = classes.misfit_of_types(label, outputs)
+        if found is None:
+            return
+        told = bad(found.message, where, found.help, note=classes.USES)
+        if self._classes:
+            raise told
+        self.misfit = self.misfit or told.diagnostics[0]
 
     def _wrong_sizes(self, sample: Sample, shapes: Shapes, why: str) -> Exception:
         nearest = self._demands.nearest(shapes)
@@ -81,30 +98,3 @@ def _beyond(sample: Sample, feeds: Mapping[str, Array], found: Beyond) -> Except
         "give shorter samples, or those that the model was trained with",
         note=f"at {found.op.loc}",
     )
-
-
-def _check_label(label: Array, outputs: Mapping[str, Type], where: str) -> None:
-    """Labels are numbers of classes: one for each row of class scores, the first output that is a float matrix."""
-    kinds = {name: kind for name, kind in outputs.items() if isinstance(kind, TensorType)}
-    scores = next(((n, k) for n, k in kinds.items() if k.rank == 2 and k.dtype.is_float), None)
-    if scores is None:
-        if len(kinds) < len(outputs):
-            return  # an output of unknown rank may hold them
-        told = "labels were given, but the model has no output of class scores (a float matrix)"
-        raise bad(told, where, "leave --labels out, and bound cosine or sqnr instead")
-    name, (rows, classes) = scores[0], scores[1].shape
-    if isinstance(rows, int) and label.size != rows:
-        one_hot = isinstance(classes, int) and label.size == rows * classes
-        help = "give the number of the class: numpy.argmax(labels, axis=-1)" if one_hot else "give one label per sample"
-        raise bad(f"{label.size} labels do not fit output {name!r} of shape ({rows}, {classes})", where, help)
-    values = label.astype(np.float64).ravel()
-    broken = values[values != np.floor(values)]
-    if broken.size:
-        raise bad(f"the label {broken[0]:g} is no whole number", where, "give the number of the class")
-    wrong = values[(values < 0) | (values >= classes)] if isinstance(classes, int) else values[values < 0]
-    if wrong.size:
-        raise bad(
-            f"there is a label {wrong[0]:g}, and output {name!r} has {classes} classes",
-            where,
-            "number the classes from 0, in the order of the model's outputs",
-        )

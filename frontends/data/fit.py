@@ -43,8 +43,6 @@ def check(sample: Sample, inputs: Inputs) -> None:
         _check_sizes(sample, name, kind, sizes)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise bad(f"input {name!r} holds NaN", sample.where, "leave such samples out")
-    if sample.label is not None:
-        _check_label(sample, sample.label)
 
 
 def _check_sizes(sample: Sample, name: str, kind: TensorType, sizes: dict[Sym, tuple[int, str]]) -> None:
@@ -70,13 +68,6 @@ def _check_sizes(sample: Sample, name: str, kind: TensorType, sizes: dict[Sym, t
                     sample.where,
                     "give all inputs of a sample the same length",
                 )
-
-
-def _check_label(sample: Sample, label: Array) -> None:
-    if label.dtype.kind not in "iufb":
-        raise bad(f"the label is of type {label.dtype}, not a number", sample.where, "give the number of the class")
-    if label.dtype.kind == "f" and np.isnan(label).any():
-        raise bad("the label holds NaN", sample.where, "leave such samples out")
 
 
 def _shapes(kind: TensorType) -> str:

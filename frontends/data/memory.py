@@ -74,7 +74,7 @@ class _Held:
 
     def read(self, wanted: Wanted, stream: Stream) -> Generator[Array, None, None]:
         for index in wanted:
-            yield self.array[index]
+            yield self.array[index, ...]  # an array also where it is a single number or text
 
 
 def _held(key: str, value: Any) -> _Held:

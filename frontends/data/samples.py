@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.classes import TEXT
 from ...ir.demands import Demands
 from ...ir.feeds import Feeds
 from ...ir.progress import Progress
@@ -48,6 +49,7 @@ class Samples:
     seed: int = 0
     text: str = ""  # how they were declared
     checker: Checker | None = None  # None: nothing is known of the model but its inputs
+    classes: bool = False  # labels must be numbers of classes
 
     @classmethod
     def open(
@@ -57,16 +59,19 @@ class Samples:
         inputs: Mapping[str, Type],
         text: str = "",
         demands: Demands | None = None,
+        *,
+        classes: bool = False,
     ) -> Samples:
-        """The samples for a model with these inputs and demands. The first one is read and checked.
+        """The samples for a model with these inputs and demands. The first one is read and checked. `classes`: labels
+        must be numbers of the model's classes; otherwise they are whatever the source gives.
 
         Errors: NOT_FOUND, BAD_DATA naming the source, the sample and the input that are wrong.
         """
         tensors = fit.feedable(dict(inputs))
         padding = Padding.of(selection.mask, inputs) if selection.mask is not None else None
         stream = source.open(tensors, selection.labels)
-        checker = Checker(demands, tensors, stream) if demands is not None else None
-        found = cls(stream, tensors, selection, padding, text=text or stream.title, checker=checker)
+        checker = Checker(demands, tensors, stream, classes=classes) if demands is not None else None
+        found = cls(stream, tensors, selection, padding, text=text or stream.title, checker=checker, classes=classes)
         if next(found.read(), None) is None:
             raise bad("there are no samples", stream.title, "give one or more")
         return found
@@ -140,14 +145,14 @@ class Samples:
     def batches(self, size: int = 1) -> Iterator[Batch]:
         """Batches of up to `size` samples of one shape, in the order of the source as far as shapes allow."""
         size = min(size, self.selection.batch or size)
-        waiting: dict[tuple[tuple[int, ...], ...], list[Sample]] = {}
+        waiting: dict[tuple[object, ...], list[Sample]] = {}
         held = 0
         for sample in self.read():
             whole = {name for name, array in sample.inputs.items() if fit.is_whole(array, self.inputs[name])}
             if whole:
                 yield _alone(sample, whole)
                 continue
-            rows = waiting.setdefault(_shapes(sample), [])
+            rows = waiting.setdefault(_kind(sample), [])
             rows.append(sample)
             held += 1
             if len(rows) < size:
@@ -181,8 +186,10 @@ def _draw(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _shapes(sample: Sample) -> tuple[tuple[int, ...], ...]:
-    label = () if sample.label is None else (sample.label.shape,)
+def _kind(sample: Sample) -> tuple[object, ...]:
+    """What samples of one batch have in common: their shapes, and whether labels are text. (Numbers that are stacked
+    with text turn into text.)"""
+    label = () if sample.label is None else (sample.label.shape, sample.label.dtype.kind in TEXT)
     return (*(array.shape for array in sample.inputs.values()), *label)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.classes import TEXT
+from ...ir.errors import Diagnostic
 from ...ir.feeds import Feeds
 from ...ir.types import TensorType
 from .fit import feeds_of
@@ -49,11 +51,9 @@ class _Input:
             self.elements += values.size
 
     def facts(self) -> dict[str, Any]:
-        common = self.shapes.most_common(_SHAPES)
         return {
             "type": str(self.kind),
-            "shapes": [{"shape": list(shape), "samples": count} for shape, count in common],
-            "other_shapes": len(self.shapes) - len(common),
+            **_common(self.shapes),
             "min": self.low,
             "max": self.high,
             "mean": self.sum / self.elements if self.elements else None,
@@ -62,12 +62,41 @@ class _Input:
 
 
 @dataclass
+class _Labels:
+    """The labels of all samples: how many there are of each class, and what they look like if they are no classes."""
+
+    types: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    counts: Counter[float] = field(default_factory=Counter)
+
+    def update(self, label: Array, *, classes: bool) -> None:
+        self.types["text" if label.dtype.kind in TEXT else label.dtype.name] += 1
+        self.shapes[label.shape] += 1
+        if classes:
+            self.counts.update(label.ravel().tolist())
+
+    def classes(self) -> dict[str, Any]:
+        counts = [[label, count] for label, count in sorted(self.counts.items())]
+        return {"distinct": len(self.counts), "counts": counts[:_CLASSES]}
+
+    def facts(self) -> dict[str, Any]:
+        return {"types": sorted(self.types), **_common(self.shapes)}
+
+
+def _common(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
+    """The commonest shapes."""
+    common = shapes.most_common(_SHAPES)
+    told = [{"shape": list(shape), "samples": count} for shape, count in common]
+    return {"shapes": told, "other_shapes": len(shapes) - len(common)}
+
+
+@dataclass
 class Survey:
     """What one pass over samples finds."""
 
     samples: Samples
     inputs: dict[str, _Input] = field(default_factory=dict)
-    labels: Counter[float] = field(default_factory=Counter)
+    labels: _Labels = field(default_factory=_Labels)
     seen: dict[bytes, int] = field(default_factory=dict)  # what inputs hold, and the first sample that holds it
     identical: list[tuple[int, int]] = field(default_factory=list)
 
@@ -93,7 +122,7 @@ class Survey:
         for name, array in sample.inputs.items():
             self.inputs[name].update(array)
         if sample.label is not None:
-            self.labels.update(sample.label.ravel().tolist())
+            self.labels.update(sample.label, classes=self._misfit is None)
         first = self.seen.setdefault(replace(sample, label=None).digest(), sample.index)
         if first != sample.index:
             self.identical.append((sample.index, first))
@@ -106,7 +135,8 @@ class Survey:
         return {
             **self.samples.facts(),
             "inputs": {name: found.facts() for name, found in self.inputs.items()},
-            "classes": self._classes(),
+            "classes": self.labels.classes() if self.samples.has_labels and self._misfit is None else None,
+            "labels": self.labels.facts() if self._misfit is not None else None,
             "identical": len(self.identical),
             "notes": list(self._notes()),
         }
@@ -117,16 +147,22 @@ class Survey:
         leaks = sum(judges.keeps(a) != judges.keeps(b) for a, b in self.identical)
         return {"seed": seed, "calibrates": len(calibrates), "judges": len(judges), "on_both_sides": leaks}
 
-    def _classes(self) -> dict[str, Any] | None:
-        if not self.samples.has_labels:
-            return None
-        counts = [[label, count] for label, count in sorted(self.labels.items())]
-        return {"distinct": len(self.labels), "counts": counts[:_CLASSES]}
+    @property
+    def _misfit(self) -> Diagnostic | None:
+        """What keeps labels from being numbers of classes."""
+        checker = self.samples.checker
+        return checker.misfit if checker is not None else None
 
     def _notes(self) -> Iterator[str]:
         yield from self.samples.stream.notes
         for name, found in self.inputs.items():
             if found.low is not None and found.low == found.high and found.elements > 1:
                 yield f"input {name!r} is {found.low:g} everywhere, which says nothing about its range"
+        if self._misfit is not None:
+            told = self._misfit
+            yield (
+                f"the labels are no numbers of classes ({told.where}: {told.message}): a metric of yours can use them "
+                f"(--metric NAME=FILE.py:FUNCTION), acc_drop cannot"
+            )
         for index, first in self.identical[:1]:
             yield f"sample {index} is the same as sample {first}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,16 +195,30 @@ class TextStream(Stream):
         second = None if self._source.pair is None else self._text(found, self._source.pair, where)
         if self._labels is None:
             return first, second, None
-        label = _member(found, self._labels, where)
-        if not isinstance(label, int | float):
-            raise bad(f"the label {label!r} is no number", where, "give the number of the class")
-        return first, second, np.asarray(label)
+        return first, second, _label(_member(found, self._labels, where), where)
 
     def _text(self, found: dict[str, Any], field: str, where: str) -> str:
         text = _member(found, field, where)
         if not isinstance(text, str):
             raise bad(f"the field {field!r} is no text but a {type(text).__name__}", where, "write a string")
         return text
+
+
+def _label(value: Any, where: str) -> Array:
+    """A label as an array: a number, a text, or lists of them."""
+    try:
+        label = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        label = np.asarray(None)
+    if label.dtype.hasobject or _kinds(value) > {str}:
+        help = "give a number, a text, or a list of numbers or of texts, with rows of one length"
+        raise bad(f"the label {reprlib.repr(value)} is no number and no text", where, help)
+    return label
+
+
+def _kinds(value: Any) -> set[type]:
+    """The types of what a JSON value holds."""
+    return set[type]().union(*map(_kinds, value)) if isinstance(value, list) else {type(value)}
 
 
 def _member(found: dict[str, Any], field: str, where: str) -> Any:
