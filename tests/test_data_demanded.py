@@ -85,6 +85,7 @@ LABELS: dict[str, tuple[Any, int, str]] = {
     "beyond": (np.append(np.arange(11) % 10, 10), 11, "there is a label 10, and output 'y' has 10 classes"),
     "negative": (np.append(np.arange(11) % 10, -1), 11, "there is a label -1, and output 'y' has 10 classes"),
     "between": (np.append(np.arange(11) % 10, 2.5), 11, "the label 2.5 is no whole number"),
+    "NaN": (np.append(np.arange(11) % 10, np.nan), 11, "the label holds NaN"),
 }
 
 

@@ -197,6 +197,12 @@ def errors(outputs, labels):
 """
 
 
+def test_arrays_of_whole_inputs_have_text() -> None:
+    two_layers(Path())
+    data = mlc.open_data({"x": np.ones((2, 3, 64), np.float32), "y": ["a", "bc"]}, mlc.load("net.onnx"), labels="y")
+    assert [batch.labels.tolist() for batch in data.batches()] == [["a"], ["bc"]]
+
+
 @real_models("ppocrv4_rec")
 def test_a_real_reader_is_judged_by_what_was_written(model: RealModel) -> None:
     pytest.importorskip("PIL")
