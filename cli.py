@@ -30,6 +30,7 @@ from .cli_options import (
     MaxMemory,
     Metric,
     Model,
+    NoUserCode,
     Opset,
     Out,
     PrintChanges,
@@ -82,6 +83,7 @@ def compile(
     external_data: External = "auto",
     opset: Opset = None,
     metric: Metric = None,
+    no_user_code: NoUserCode = False,
     print_changes: PrintChanges = False,
     quiet: Quiet = False,
     events: Events = None,
@@ -114,6 +116,7 @@ def compile(
             external=external_data,
             opset=opset,
             metrics=metrics_of(metric),
+            user_code=not no_user_code,
             print_changes=sys.stderr if print_changes else None,
             progress=heard,
         )
@@ -140,6 +143,7 @@ def plan(
     max_memory: MaxMemory = None,
     dims: Dims = None,
     metric: Metric = None,
+    no_user_code: NoUserCode = False,
     quiet: Quiet = False,
     events: Events = None,
     json: Json = False,
@@ -162,6 +166,7 @@ def plan(
             max_memory=bytes_of(max_memory),
             dims=dims_of(dims),
             metrics=metrics_of(metric),
+            user_code=not no_user_code,
             progress=heard,
         )
     if json:
@@ -174,11 +179,11 @@ def plan(
 
 
 @app.command()
-def explain(recipe: Annotated[str, typer.Argument(help="a recipe")]) -> None:
+def explain(recipe: Annotated[str, typer.Argument(help="a recipe")], no_user_code: NoUserCode = False) -> None:
     """Show the steps a recipe stands for, and what each of them does."""
     from . import commands
 
-    for line in commands.explain(recipe):
+    for line in commands.explain(recipe, user_code=not no_user_code):
         typer.echo(line)
 
 
@@ -204,6 +209,7 @@ def inspect(
     mask: Mask = None,
     dims: Dims = None,
     max_memory: MaxMemory = None,
+    no_user_code: NoUserCode = False,
     quiet: Quiet = False,
     events: Events = None,
     json: Json = False,
@@ -236,7 +242,13 @@ def inspect(
         memory = bytes_of(max_memory)
         with listening(quiet=quiet, events=events, model=str(model), data=data) as heard:
             found = commands.sensitivity(
-                model, data, mask=mask, dims=dims_of(dims), max_memory=memory, advance=heard.advance
+                model,
+                data,
+                mask=mask,
+                dims=dims_of(dims),
+                max_memory=memory,
+                advance=heard.advance,
+                user_code=not no_user_code,
             )
         _show_sensitivity(found, all, json)
         return
@@ -300,12 +312,13 @@ def verify(
     dims: Dims = None,
     seed: Seed = 0,
     min_cosine: Annotated[float, typer.Option(help="exit 3 when the worst output agrees less", min=-1, max=1)] = 0.99,
+    no_user_code: NoUserCode = False,
     json: Json = False,
 ) -> None:
     """Run two models on the same samples and compare their outputs."""
     from . import commands
 
-    found = commands.verify(a, b, eval=eval, mask=mask, dims=dims_of(dims), seed=seed)
+    found = commands.verify(a, b, eval=eval, mask=mask, dims=dims_of(dims), seed=seed, user_code=not no_user_code)
     if json:
         typer.echo(json_text(found))
     else:
@@ -439,8 +452,9 @@ def run(arguments: list[str]) -> int:
         return _fail(errors.ResourceError(Diagnostic(Code.MEMORY, "out of memory", help=errors.MEMORY_HELP)))
     except Exception as bug:
         from .frontends.user_code import fault
+        from .passes.registry import packages
 
-        theirs = fault(bug)
+        theirs = fault(bug, packages())
         if theirs is None:
             raise
         return _fail(theirs)

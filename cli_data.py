@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import Events, Json, Labels, Mask, Model, Quiet, Seed, json_text
+from .cli_options import Events, Json, Labels, Mask, Model, NoUserCode, Quiet, Seed, json_text
 
 app = typer.Typer(help="Look at the samples that calibrate and judge.", rich_markup_mode=None)
 
@@ -19,6 +19,7 @@ def check_data(
     labels: Labels = None,
     mask: Mask = None,
     seed: Seed = 0,
+    no_user_code: NoUserCode = False,
     quiet: Quiet = False,
     events: Events = None,
     json: Json = False,
@@ -28,7 +29,16 @@ def check_data(
     from .backends.progress import listening
 
     with listening(quiet=quiet, events=events, model=str(model), data=data) as heard:
-        found = commands.check_data(model, data, eval=eval, labels=labels, mask=mask, seed=seed, advance=heard.advance)
+        found = commands.check_data(
+            model,
+            data,
+            eval=eval,
+            labels=labels,
+            mask=mask,
+            seed=seed,
+            advance=heard.advance,
+            user_code=not no_user_code,
+        )
     if json:
         typer.echo(json_text(found))
     else:

@@ -17,6 +17,7 @@ from .cli_options import (
     Json,
     MaxMemory,
     Model,
+    NoUserCode,
     Opset,
     Quiet,
     Seed,
@@ -45,6 +46,7 @@ def run_file(
     force: Force = False,
     external_data: External = "auto",
     opset: Opset = None,
+    no_user_code: NoUserCode = False,
     quiet: Quiet = False,
     events: Events = None,
     json: Json = False,
@@ -67,6 +69,7 @@ def run_file(
             force=force,
             external=external_data,
             opset=opset,
+            user_code=not no_user_code,
             progress=heard,
         ):
             results.append(result)

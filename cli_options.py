@@ -47,6 +47,9 @@ Metric = Annotated[
     list[str] | None,
     typer.Option(help="a metric of yours for bounds: NAME=FILE.py:FUNCTION or NAME=module:function; may be repeated"),
 ]
+NoUserCode = Annotated[
+    bool, typer.Option("--no-user-code", help="refuse Python code that recipes, data and metrics name")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="show no progress")]
 Events = Annotated[
     str | None,

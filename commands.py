@@ -31,17 +31,20 @@ from .dsl.files import read_file
 from .dsl.format import formatted
 from .dsl.jobs import jobs_of
 from .dsl.propose import propose
+from .dsl.user_code import code_of_options
 from .frontends.data.survey import Survey
 from .frontends.onnx_weights import check_weights
+from .frontends.user_code import user_code as may_run
 from .ir import errors
 from .ir.errors import Code
 from .passes.base import Context
 from .passes.quantize.sensitivity import sensitivity as measure_sensitivity
 
 
-def explain(recipe: str) -> list[str]:
+def explain(recipe: str, *, user_code: bool = True) -> list[str]:
     """The steps a recipe stands for, each with what it does. Errors: everything wrong with the text."""
-    return list(explain_recipe(recipe, stdin=sys.stdin))
+    with may_run(allowed=user_code):
+        return list(explain_recipe(recipe, stdin=sys.stdin))
 
 
 def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Result]:
@@ -50,7 +53,8 @@ def run_file(file: str, *, out: Path = Path(), **settings: Any) -> Iterator[Resu
     `file` may be `-`; `settings` are those of `Settings` but data and target, which the file names. Errors:
     every mistake of the file, and outputs that exist, before any work.
     """
-    jobs = jobs_of(file, stdin=sys.stdin, check=settings.get("check", "full"))
+    with may_run(allowed=settings.get("user_code", True)):
+        jobs = jobs_of(file, stdin=sys.stdin, check=settings.get("check", "full"))
     if not out.exists() and out.parent.is_dir():
         out.mkdir()
     layouts = [artifact.Layout(out / f"{job.name}.mlc") for job in jobs]
@@ -114,6 +118,7 @@ def sensitivity(
     threads: int = 1,
     max_memory: int | None = None,
     advance: Callable[[str, int, int], None] | None = None,
+    user_code: bool = True,
 ) -> dict[str, Any]:
     """The damage of every weight at 8, 4 and 2 bits and of its data at 8, as plain data (`format` 1).
 
@@ -121,7 +126,8 @@ def sensitivity(
     """
     module = load(model)
     check_weights(module)
-    samples = open_data(data, module, mask=mask, name="--data")
+    with code_of_options(allowed=user_code, data={"--data": data}):
+        samples = open_data(data, module, mask=mask, name="--data")
     judge = Judge.of(
         module, samples, dims=dims or {}, seed=0, threads=threads, level="none", max_memory=max_memory
     )  # fmt: skip
@@ -155,11 +161,13 @@ def verify(
     mask: str | None = None,
     dims: Mapping[str, int],
     seed: int = 0,
+    user_code: bool = True,
 ) -> dict[str, Any]:
     """Agreement of two models on the same samples."""
     if mask is not None and eval is None:
         raise errors.error(Code.USAGE, f"mask {mask!r} of no data", help="give --eval as well")
-    return compare_files(model_path(a), model_path(b), _judge(a, eval, mask, dims, seed, threads=1))
+    with code_of_options(allowed=user_code, data={"--eval": eval}):
+        return compare_files(model_path(a), model_path(b), _judge(a, eval, mask, dims, seed, threads=1))
 
 
 def bench(a: PathLike, b: PathLike, *, threads: int = 1, dims: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
@@ -179,6 +187,7 @@ def check_data(
     mask: str | None = None,
     seed: int = 0,
     advance: Callable[[str, int, int], None] | None = None,
+    user_code: bool = True,
 ) -> dict[str, Any]:
     """Read every sample once: counts, shapes, ranges, labels, duplicates and the split, as plain data (`format` 1).
 
@@ -191,8 +200,9 @@ def check_data(
     def surveyed(source: Data, name: str) -> Survey:
         return Survey.of(open_data(source, module, labels=labels, mask=mask, name=name), name, run, advance)
 
-    found = surveyed(data, "--data")
-    other = surveyed(eval, "--eval") if eval is not None else None
+    with code_of_options(allowed=user_code, data={"--data": data, "--eval": eval}):
+        found = surveyed(data, "--data")
+        other = surveyed(eval, "--eval") if eval is not None else None
     calibrates = found.facts()
     if run is None:
         calibrates["notes"].append("the model takes more than half of the memory, and was not run")

@@ -29,6 +29,7 @@ from .backends.size_only import size_only
 from .backends.targets import OrtTarget, parse_target
 from .dsl.advice import left_undone
 from .dsl.build import Limit
+from .dsl.code import code_of, read_program
 from .dsl.fixed import advice, only
 from .dsl.judge import COSTS, FORESEEN, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
@@ -42,6 +43,7 @@ from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
 from .frontends.onnx_weights import check_weights
+from .frontends.user_code import user_code
 from .ir.classes import may_classify
 from .ir.core import Module
 from .ir.errors import Diagnostic, MlcError
@@ -106,14 +108,15 @@ def compile(
     A missed bound does not raise: the artifact is complete and `Result.missed` says what was missed.
     """
     options = Settings(**settings)
-    program = Program.of(recipe, options.to, options.metrics)
-    layout = artifact.Layout(Path(output)) if output is not None else None
-    source = model if isinstance(model, Module) else load(model)
-    if layout is not None and source.source is not None:
-        artifact.refuse_source(layout, Path(source.source.path))
-    check_weights(source)
-    program.check_scopes(source)
     with ExitStack() as stack:
+        stack.enter_context(user_code(allowed=options.user_code))
+        program = read_program(recipe, options)
+        layout = artifact.Layout(Path(output)) if output is not None else None
+        source = model if isinstance(model, Module) else load(model)
+        if layout is not None and source.source is not None:
+            artifact.refuse_source(layout, Path(source.source.path))
+        check_weights(source)
+        program.check_scopes(source)
         work = _Compilation(source, program, options, level=options.check)
         if layout is not None:  # last of all checks: --force does not help what else is wrong
             artifact.refuse_existing(layout, force=options.force)
@@ -199,8 +202,8 @@ class _Compilation:
             diagnostics += tuple(d for loop in self.loops for d in loop.diagnostics())
             document = self._report(out, reports, emitted, lowered, verdicts, diagnostics)
             self._write(folder, layout, document, reports)
-        for warning in document["warnings"]:
-            self.options.progress.note(warning)
+        for note in (*report.code_lines(document), *document["warnings"]):
+            self.options.progress.note(note)
         return Result(module, document, out, diagnostics)
 
     def _check_sizes(self) -> None:
@@ -360,6 +363,7 @@ class _Compilation:
                 "calibration": self.data.facts() if self.data is not None else None,
                 "evaluation": self.eval.facts() if self.eval is not None else None,
             },
+            **code_of(self.program, self.options),
             "steps": [_step_json(r) for r in reports],
             "loops": [loop.to_json() for loop in self.loops],
             "trials": [tried.to_json() for tried in self.trials],
@@ -446,14 +450,15 @@ def plan(
 ) -> list[tuple[str, Plan]]:
     """What each step would do: (step, plan) in order. Steps are applied to a copy, because later ones depend on it."""
     options = Settings(**settings)
-    program = Program.of(recipe, options.to, options.metrics)
-    source = model if isinstance(model, Module) else load(model)
-    check_weights(source)
-    program.check_scopes(source)
-    # The model is run only to choose strengths.
-    judged = program.limits or any(program.data(options.data, options.eval))
-    chosen = program.loops or (program.free and judged)
-    return _Compilation(source, program, options, level=options.check if chosen else "none").plan()
+    with user_code(allowed=options.user_code):
+        program = read_program(recipe, options)
+        source = model if isinstance(model, Module) else load(model)
+        check_weights(source)
+        program.check_scopes(source)
+        # The model is run only to choose strengths.
+        judged = program.limits or any(program.data(options.data, options.eval))
+        chosen = program.loops or (program.free and judged)
+        return _Compilation(source, program, options, level=options.check if chosen else "none").plan()
 
 
 def _plans(reports: Sequence[PassReport]) -> list[tuple[str, Plan]]:

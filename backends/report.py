@@ -24,6 +24,7 @@ _SHOWN_SKIPS = 6
 _LOG_WIDTH = 160
 _LONGEST_EXPRESSION = 20
 _LONGEST_SITE = 60
+_DIGITS = 12  # of a hash: enough to tell files apart
 _ROUNDING = 1e-9  # a drift below this is float rounding
 
 #: Parts of checks.quantization (backends/fusion.py) and what they mean.
@@ -95,6 +96,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(line))
     for loop in report["loops"]:
         console.print(Text(f"loop '{loop['loop']}': {rounds(loop['kept'])}; {loop['ended']}"))
+    for line in code_lines(report):
+        console.print(Text(line))
     for line in report["lowering"]:
         console.print(Text(f"lowered: {line}"))
     for line in fusion_lines(report["checks"].get("quantization", {})):
@@ -190,6 +193,14 @@ def _tried(trials: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_row(f"{trial['strength']:.3f}", trial["steps"], *cells)
     table.caption, table.caption_justify = "* missed", "left"
     return table
+
+
+def code_lines(report: Mapping[str, Any]) -> list[str]:
+    """The user's code that was run."""
+    return [
+        f"runs code of {told['path']}" + (f" (sha256 {told['sha256'][:_DIGITS]})" if told["sha256"] else "")
+        for told in report.get("code", ())
+    ]
 
 
 def rounds(number: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import change, count, drift_words, fusion_lines, rounds, size, skip_groups
+from .report import change, code_lines, count, drift_words, fusion_lines, rounds, size, skip_groups
 
 _SHOWN_SITES = 3  # of a reason
 _SHOWN_LINES = 12  # of a list
@@ -34,7 +34,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         _listed("Warnings", [*report["warnings"], *report["measurements"]["warnings"]]),
         "### Steps\n\n" + _steps(report["steps"]),
         items("Not done", [line for step in report["steps"] for line in _skipped(step)]),
-        _listed("Notes", [*_notes(report["steps"]), *_loops(report["loops"])]),
+        _listed("Notes", [*_notes(report["steps"]), *_loops(report["loops"]), *code_lines(report)]),
         _listed("Kernels", [*report["lowering"], *fusion_lines(report["checks"].get("quantization", {}))]),
         _again(report),
     ]

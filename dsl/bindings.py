@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..backends.targets import parse_target
+from ..frontends.user_code import refusal
 from ..ir.errors import Code, Diagnostic, MlcError, Span
 from . import syntax as ast
 from .data import Declared, declare_node
 from .names import Names
 from .print import expression
+from .user_code import FILES
 from .values import near, what
 
 
@@ -70,8 +72,13 @@ class Bindings:
         return text
 
     def data(self, name: str) -> Declared:
-        """The data called so, not opened. Errors: everything wrong with how it was written."""
-        return declare_node(self.names.bindings[name].value, base=self._base(name), names=self.names)
+        """The data called so, not opened. Errors: everything wrong with how it was written; USER_CODE."""
+        binding = self.names.bindings[name]
+        declared = declare_node(binding.value, base=self._base(name), names=self.names)
+        refused = refusal(declared.source.code, FILES, span=binding.span) if declared.source.code else None
+        if refused is not None:
+            raise MlcError(refused)
+        return declared
 
     def present(self, name: str) -> Declared:
         """The data called so, whose files are there. Errors: NOT_FOUND at the statement that binds it."""

@@ -159,11 +159,12 @@ def _planned(step: Step | Repeat, own: Mapping[str, type[Pass]]) -> Part:
     """A step with its pass; `own` are passes of the user's."""
     if isinstance(step, Repeat):
         return Loop(tuple(_planned(part, own) for part in step.body), step)
+    alias = step.name.rpartition(".")[0] if step.name in own else ""
     action = (own.get(step.name) or registry.find(step.name))(**step.arguments)
     if step.data is not None and not (action.learns or action.free):
         message, help = f"'{action}' takes nothing from data", f"leave 'data={step.data.name}' out"
         raise MlcError(Diagnostic(Code.CANNOT_HONOUR, message, step.data.span, help=help))
-    return PlannedStep(action, partial(_scope, step))
+    return PlannedStep(action, partial(_scope, step), alias)
 
 
 def _scope(step: Step, module: Module) -> Scope:

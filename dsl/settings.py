@@ -14,7 +14,7 @@ from ..passes.base import plain
 from .data import Data, declare
 
 CHECKS = ("full", "fast", "none")
-_UNTOLD = ("force", "print_changes", "progress")  # settings that decide nothing about the result
+_UNTOLD = ("force", "print_changes", "progress", "user_code")  # settings that decide nothing about the result
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Settings:
     external: str = "auto"
     opset: int | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)  # yours, for bounds: NAME to module:function
+    user_code: bool = True  # whether code that recipes, data and metrics name may run
     print_changes: TextIO | None = None
     progress: Listener = field(default_factory=Silent)  # hears how far the work is
 

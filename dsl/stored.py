@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from . import syntax as ast
@@ -13,6 +12,7 @@ from .files import FORMAT
 from .library import Checked
 from .names import Names
 from .print import layout, to_text
+from .uses import PythonFile
 
 _RECIPE = "main"
 
@@ -24,7 +24,7 @@ def file_text(checked: Checked, folder: Path = Path()) -> str:
     the text will lie.
     """
     program = ast.mapped(checked.expanded, _without(frozenset(checked.bindings.of_kind("data"))))
-    files = dict.fromkeys(_aliases(program, checked.bindings.names))
+    files = _aliases(program, checked.bindings.names)
     head = f"# mlc recipe\n# format: {FORMAT}\n"
     if not files:
         return f"{head}{layout(program)}\n"
@@ -38,6 +38,12 @@ def file_text(checked: Checked, folder: Path = Path()) -> str:
     return head + to_text(ast.File((*uses, define)))
 
 
+def used_files(checked: Checked) -> tuple[PythonFile, ...]:
+    """The Python files whose passes or metrics a recipe names."""
+    names = checked.bindings.names
+    return tuple(names.modules[alias] for alias in _aliases(checked.expanded, names))
+
+
 def _without(data: frozenset[str]) -> ast.Change:
     def alone(node: ast.Node) -> ast.Node:
         if not isinstance(node, ast.Call):
@@ -48,13 +54,15 @@ def _without(data: frozenset[str]) -> ast.Change:
     return alone
 
 
-def _aliases(program: ast.Program, names: Names) -> Iterator[str]:
+def _aliases(program: ast.Program, names: Names) -> tuple[str, ...]:
     """The aliases of Python files that a recipe needs, in the order in which it names them."""
+    found: dict[str, None] = {}
     for node in ast.walk(program):
         if isinstance(node, ast.Ref | ast.Call) and node.name in names.passes:
-            yield node.name.rpartition(".")[0]
+            found[node.name.rpartition(".")[0]] = None
         elif isinstance(node, ast.Bound) and node.metric.rpartition(".")[0] in names.modules:
-            yield node.metric.rpartition(".")[0]
+            found[node.metric.rpartition(".")[0]] = None
+    return tuple(found)
 
 
 def _flat(alias: str, place: int) -> str:

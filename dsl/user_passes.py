@@ -17,6 +17,7 @@ from ..passes import registry
 from ..passes.base import Pass
 from . import syntax as ast
 from .signature import Catalog, Signature, signature_of
+from .user_code import refused_files
 from .uses import PythonFile
 
 
@@ -33,6 +34,9 @@ def passes_of(files: Mapping[str, PythonFile], statements: Iterable[ast.Node]) -
     """The passes of the used files of which a statement names one. `files` are Python files by their alias."""
     names = {n.name for s in statements for n in ast.walk(s) if isinstance(n, ast.Ref | ast.Call)}
     named = names | {name.rpartition(".")[0] for name in names}
+    refused = refused_files(files.values())
+    if refused:  # those that only measure, too: nothing of them would run
+        return UserPasses(diagnostics=tuple(refused), lost=frozenset(files))
     passes: dict[str, type[Pass]] = {}
     diagnostics: list[Diagnostic] = []
     lost = set()

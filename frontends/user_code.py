@@ -1,4 +1,8 @@
-"""Code of the user's: modules that are executed because a recipe or an option names them, and what they raise."""
+"""Code of the user's: modules that are executed because a recipe or an option names them, and what they raise.
+
+This is the only place that imports them. Where a block refuses user code (`--no-user-code`), nothing gets past it;
+`refusal` says so beforehand, for every place that names some. Passes of installed packages are not found here.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,41 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
-from ..ir.errors import Code, MlcError, error
+from ..ir.errors import Code, Diagnostic, MlcError, Span, error
+
+_ALLOWED: ContextVar[bool] = ContextVar("user_code", default=True)
+
+
+@contextmanager
+def user_code(*, allowed: bool) -> Iterator[None]:
+    """Whether user code may run in the block; what the block around it refuses stays refused."""
+    token = _ALLOWED.set(allowed and _ALLOWED.get())
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def refusal(name: str, instead: str, *, span: Span | None = None, where: str = "") -> Diagnostic | None:
+    """What to say of a place that names user code; None where that may run. `instead` is what could stand there."""
+    if _ALLOWED.get():
+        return None
+    help = f"{instead}; or read that code, and leave --no-user-code (user_code=False) out"
+    return Diagnostic(Code.USER_CODE, f"{name!r} is Python code, and user code is refused", span, where, help=help)
 
 
 def import_module(name: str) -> ModuleType:
     """A module: a file, or one that Python finds, also from the working directory; executed once for what it holds.
 
-    Raises whatever the code raises; ImportError where it ends the program.
+    Raises whatever the code raises; ImportError where it ends the program; MlcError where user code is refused.
     """
+    refused = refusal(name, "do without it")
+    if refused is not None:
+        raise MlcError(refused)
     file = Path(name)
     is_file = file.suffix == ".py"
     try:
@@ -28,6 +56,12 @@ def import_module(name: str) -> ModuleType:
             return _load(file.resolve(), _sha256(file)) if is_file else importlib.import_module(name)
     except SystemExit as ended:
         raise ImportError("it ends the program; put that behind if __name__ == '__main__'") from ended
+
+
+def digest(name: str) -> str | None:
+    """The SHA-256 of a module that was imported; None if it is no file."""
+    file = Path(name if name.endswith(".py") else getattr(sys.modules.get(name), "__file__", None) or "")
+    return _sha256(file) if file.is_file() else None
 
 
 def told(cause: Exception) -> str:
@@ -38,21 +72,26 @@ def told(cause: Exception) -> str:
     return f"{type(cause).__name__}: {cause}{at}"
 
 
-def fault(cause: BaseException) -> MlcError | None:
-    """The error for an exception that comes from within a file of the user's; None if none is on its way."""
-    frames = [(f, line) for f, line in traceback.walk_tb(cause.__traceback__) if _is_users(f.f_globals)]
+def fault(cause: BaseException, packages: Mapping[str, str]) -> MlcError | None:
+    """The error for an exception that comes from within a file of the user's, or a package with passes (its name in
+    Python, to that which it was installed by); None if none is on its way."""
+    walked = ((f, line, _owner(f, packages)) for f, line in traceback.walk_tb(cause.__traceback__))
+    frames = [(f, line, owner) for f, line, owner in walked if owner is not None]
     if not frames:
         return None
-    frame, line = frames[-1]
-    file = frame.f_code.co_filename
-    message = f"{Path(file).name!r} raises {type(cause).__name__}: {cause}"
-    help = "correct the file; from Python, mlc.compile shows the whole traceback"
-    return error(Code.BROKEN_PASS, message, where=f"{file}:{line}", help=help)
+    frame, line, (what, name) = frames[-1]
+    message = f"{name} raises {type(cause).__name__}: {cause}"
+    help = f"correct the {what}; from Python, mlc.compile shows the whole traceback"
+    return error(Code.BROKEN_PASS, message, where=f"{frame.f_code.co_filename}:{line}", help=help)
 
 
-def _is_users(names: Mapping[str, object]) -> bool:
-    """Whether these are the globals of a file of the user's."""
-    return str(names.get("__name__", "")).startswith(_PREFIX)
+def _owner(frame: FrameType, packages: Mapping[str, str]) -> tuple[str, str] | None:
+    """What a frame is in, a file of the user's or a package, and what to call that; None for all else."""
+    module = str(frame.f_globals.get("__name__", ""))
+    if module.startswith(_PREFIX):
+        return "file", repr(Path(frame.f_code.co_filename).name)
+    package = packages.get(module.partition(".")[0])
+    return ("package", f"the installed package {package!r}") if package is not None else None
 
 
 _PREFIX = "mlc_user_"  # of the names of files as modules

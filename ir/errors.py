@@ -66,6 +66,7 @@ class Code(enum.Enum):
     FORMAT = ("E0806", "a file of a newer format")
     BROKEN_PASS = ("E0807", "a pass of yours, or of a package, that cannot be used")
     MEMORY = ("E0808", "out of memory")
+    USER_CODE = ("E0809", "user code that is refused")
 
     @property
     def code(self) -> str:

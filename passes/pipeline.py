@@ -20,13 +20,24 @@ from .execution import check_needs, run_in_place
 @dataclass(frozen=True)
 class PlannedStep:
     """One step of a recipe. `scope` names the ops it may touch; it is resolved when its turn comes, because
-    earlier steps change the graph."""
+    earlier steps change the graph. `alias` is what the recipe calls the file that the pass
+    is from, if it is from one."""
 
     action: Pass
     scope: Callable[[Module], Scope] | None = None
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls it: `mine.shrink`."""
+        return f"{self._prefix}{self.action.name}"
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.alias}." if self.alias else ""
 
     def __str__(self) -> str:
-        return str(self.action)
+        return f"{self._prefix}{self.action}"
 
 
 class Instrument(Protocol):
@@ -65,6 +76,7 @@ def run(
         scope = ctx.scope if step.scope is None else step.scope(module)
         ctx = before(step, module, ctx)
         report = _run(step.action, module, replace(ctx, step=index, scope=scope))
+        report = replace(report, name=step.name, text=str(step))
         module.history.append(report)
         reports.append(report)
         for watcher in watchers:

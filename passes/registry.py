@@ -44,6 +44,13 @@ def _entries() -> dict[str, str]:
     return {**found, **BUILTIN}
 
 
+def packages() -> dict[str, str]:
+    """The installed packages that have passes: what Python calls each, to the name that it was installed by."""
+    added = (e for e in entry_points(group="mlc.passes") if e.name not in BUILTIN)
+    top = ((e.value.partition(":")[0].partition(".")[0].strip(), e.dist) for e in added)
+    return {module: dist.name if dist is not None else module for module, dist in top}
+
+
 def names() -> tuple[str, ...]:
     """All step names, built-in and installed."""
     return tuple(sorted(_entries()))

@@ -122,8 +122,9 @@ def test_what_may_be_missing() -> None:
     selected = {"labels", "mask", "take", "seed", "batch", "part"}
     agreement = {"cosine", "sqnr_db", "max_relative", "top1", "integers_equal", "samples", "accuracy", "quantization"}
     versions = {"onnxruntime", "onnx", "onnx-ir", "numpy"}
+    written = {"code"}  # what the user wrote
     bounded = {"latency_p95", "memory", "metrics"}  # measured where a bound asks for it
-    assert _optional() - settings - selected - agreement - versions - bounded == set()
+    assert _optional() - settings - selected - agreement - versions - written - bounded == set()
 
 
 def test_every_field_is_in_some_report(reports: list[dict[str, Any]]) -> None:
@@ -137,7 +138,7 @@ def test_names_of_reasons_are_those_of_the_code() -> None:
 
 
 def test_options_are_the_settings() -> None:
-    names = {f.name for f in dataclasses.fields(Settings)} - {"force", "print_changes", "progress"}
+    names = {f.name for f in dataclasses.fields(Settings)} - {"force", "print_changes", "progress", "user_code"}
     assert set(DOCUMENT["properties"]["options"]["properties"]) == names
 
 

@@ -33,6 +33,10 @@ class Python(Source):
     name: ClassVar[str] = "python"
     function: str = option(unit="str", positional=True, doc="`module:function` or `file.py:function`; it is executed")
 
+    @property
+    def code(self) -> str:
+        return self.function
+
     def based(self, folder: Path) -> Self:
         module, _, _ = self.function.rpartition(":")
         return replace(self, function=str(folder / self.function)) if module.endswith(".py") else self
@@ -198,6 +202,8 @@ def _import(module: str, function: str) -> ModuleType:
         raise errors.error(Code.NOT_FOUND, f"there is no file {module!r}", where=function, help="check the path")
     try:
         return import_module(module)
+    except MlcError:  # it is refused
+        raise
     except Exception as cause:  # whatever the user's code raises
         raise bad(
             f"{module!r} cannot be imported: {told(cause)}", function, "a file is written folder/file.py:function"

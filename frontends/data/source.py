@@ -107,6 +107,11 @@ class Source(ABC):
         Errors: NOT_FOUND, BAD_DATA for what is wrong with all of them.
         """
 
+    @property
+    def code(self) -> str:
+        """The user's code that opening it executes, as it is written; nothing for most sources."""
+        return ""
+
     def based(self, folder: Path) -> Self:
         """The same source with relative paths taken from a folder."""
         paths = {

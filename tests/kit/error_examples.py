@@ -422,4 +422,16 @@ EXAMPLES: tuple[Example, ...] = (
         prepare=_onnx("outer.onnx", _outer),
         status=4,
     ),
+    Example(
+        Code.USER_CODE,
+        "`--no-user-code` was given, and a recipe, data or a metric names Python code. None of it was executed.",
+        "mlc compile net.onnx -r edge.mlc --no-user-code --metric wer=scores.py:wer",
+        "Read that code and leave the option out, or write what it shows instead "
+        "([code of others](runs.md#code-of-others)).",
+        files={
+            "edge.mlc": 'use "my_passes.py" as mine\ndata d = python("feed.py:rows")\n'
+            "recipe edge = mine.thin + int8(data=d)\n",
+            "my_passes.py": "raise SystemExit('this never runs')\n",
+        },
+    ),
 )
