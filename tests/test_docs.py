@@ -97,7 +97,7 @@ def test_the_pass_of_the_guide_works_as_printed(tmp_path: Path, monkeypatch: pyt
     used, *_ = blocks(ROOT / "docs" / "writing-a-pass.md", "text")
     (tmp_path / "edge.mlc").write_text(used)
     report = mlc.compile(tmp_path / "model.onnx", str(tmp_path / "edge.mlc")).report
-    assert [step["text"] for step in report["steps"]][1] == "round_weights(bits=6)"
+    assert [step["text"] for step in report["steps"]][1] == "mine.round_weights(bits=6)"
 
 
 def test_every_pass_has_its_page_and_its_example() -> None:

@@ -150,12 +150,12 @@ def test_every_place_is_told_at_once_with_its_span_or_option(folder: Path) -> No
 def test_the_importer_itself_refuses(folder: Path) -> None:
     """Whatever nobody asked about beforehand; a block inside cannot allow it again."""
     for name in ("passes.py", "os.path"):
-        with pytest.raises(MlcError, match="E0809"), user_code(allowed=False), user_code(allowed=True):
+        with pytest.raises(MlcError, match=r"^error\[E0809\]"), user_code(allowed=False), user_code(allowed=True):
             import_module(name)
     with user_code(allowed=False):
-        with pytest.raises(MlcError, match="E0809"):
+        with pytest.raises(MlcError, match=r"^error\[E0809\]"):
             mlc.open_data('python("feed.py:named")', mlc.load("net.onnx"))
-        with pytest.raises(MlcError, match="E0809"):
+        with pytest.raises(MlcError, match=r"^error\[E0809\]"):
             mlc.Recipe.parse(Path("steps.mlc").read_text())
     assert not (folder / "ran").exists()
     assert import_module("os.path")
@@ -164,7 +164,7 @@ def test_the_importer_itself_refuses(folder: Path) -> None:
 def test_a_recipe_that_was_read_before_is_refused_too(folder: Path) -> None:
     read = mlc.Recipe.parse(Path("steps.mlc").read_text())
     (folder / "ran").unlink()
-    with pytest.raises(MlcError, match="E0809"):
+    with pytest.raises(MlcError, match=r"^error\[E0809\]"):
         mlc.compile("net.onnx", read, user_code=False)
     assert mlc.compile("net.onnx", read, check="none")
 
@@ -199,6 +199,17 @@ def test_the_report_tells_what_was_run(folder: Path, capsys: pytest.CaptureFixtu
     assert "passes.py" in (folder / "out" / "net.mlc" / "report.md").read_text()
     assert [step["name"] for step in report["steps"]] == ["simplify", "mine.mark", "int8"]
     assert [step["text"] for step in report["steps"]][1] == report["steps_text"][1] == "mine.mark"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metrics"), [("bound.mlc", {}), ("fp16 where share >= 1", {"share": "passes.py:one"})]
+)
+def test_files_that_only_measure_are_told_and_refused(folder: Path, recipe: str, metrics: dict[str, str]) -> None:
+    result = mlc.compile("net.onnx", recipe, eval="data.npz", metrics=metrics)
+    assert [told["path"] for told in result.report["code"]] == ["passes.py"]
+    read = mlc.Recipe.parse(Path("bound.mlc").read_text())
+    with pytest.raises(MlcError, match=r"^error\[E0809\].*\n --> "):
+        mlc.compile("net.onnx", read, eval="data.npz", user_code=False)
 
 
 # -- installed packages --------------------------------------------------------------------------------------------
