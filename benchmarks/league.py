@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 import sys
 import tempfile
 import tomllib
@@ -66,7 +67,7 @@ def events(contest: Contest, plan: Mapping[str, Any], tasks: Sequence[str], peer
         if task not in tasks:
             continue
         for name, settings in [(OWN, plan["own"]), *plan["peers"].items()]:
-            if name in peers:
+            if name in peers and (contest.network or not settings.get("needs_network")):
                 yield from (Event(task, name, s) for s in settings.get(task, ()) if _meant(s, contest.name, settings))
 
 
@@ -78,9 +79,9 @@ def _meant(setting: str, model: str, settings: Mapping[str, Any]) -> bool:
 
 def entry(contest: Contest, event: Event, plan: Mapping[str, Any], folder: Path) -> Entry:
     """One run, judged."""
-    out = folder / "out.onnx"
-    for old in folder.glob("out*"):
-        old.unlink()
+    shutil.rmtree(folder / "made", ignore_errors=True)
+    out = folder / "made" / "out.onnx"
+    out.parent.mkdir()
     known = Entry(contest.name, event.task, event.peer, event.setting)
     if event.peer == OWN:
         ran = league_run.own(event.setting, contest, out)
@@ -114,7 +115,7 @@ def judged(contest: Contest, known: Entry, out: Path) -> Entry:
 def _renamed(source: Path, out: Path, feeds: measures.Feeds) -> measures.Feeds:
     """The feeds; refused where the file asks for other inputs."""
     wanted, found = (list(Session(path).input_types) for path in (source, out))
-    if wanted != found:
+    if set(wanted) != set(found):
         raise ValueError(f"it asks for {', '.join(found)} instead of {', '.join(wanted)}")
     return feeds
 

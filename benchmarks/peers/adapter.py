@@ -50,6 +50,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def padded(feeds: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Samples of one length: zeros behind integers (tokens, and the mask that hides them)."""
+
+    def longer(name: str, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "i" or array.ndim != 2:
+            return array
+        most = max(feed[name].shape[1] for feed in feeds)
+        return np.pad(array, ((0, 0), (0, most - array.shape[1])))
+
+    return [{name: longer(name, array) for name, array in feed.items()} for feed in feeds]
+
+
 class Reader:
     """The samples as ONNX Runtime's quantizer, and those that wrap it, ask for them."""
 

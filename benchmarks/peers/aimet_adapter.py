@@ -9,18 +9,32 @@ import aimet_onnx
 import onnx
 from aimet_onnx import QuantizationSimModel
 from aimet_onnx.cross_layer_equalization import equalize_model
+from aimet_onnx.quantsim import set_blockwise_quantization_for_weights
 
 Tune = Callable[[QuantizationSimModel, list], None]
 
 
-def simulated(
-    job: adapter.Job, weights: str, activations: str, tune: Tune | None = None, *, equalize: bool = False
-) -> None:
+def simulated(job: adapter.Job, tune: Tune | None = None, *, equalize: bool = False) -> None:
+    """Weights and activations in 8 bits."""
     feeds = job.feeds()
-    model = onnx.load(job.raised(17 if weights == "int8" else 21))
+    model = onnx.load(job.raised(17))
     if equalize:
         equalize_model(model)
-    sim = QuantizationSimModel(model, param_type=weights, activation_type=activations, dummy_input=feeds[0])
+    sim = QuantizationSimModel(model, param_type="int8", activation_type="int8", dummy_input=feeds[0])
+    _export(job, sim, tune, feeds)
+
+
+def weights(job: adapter.Job, tune: Tune | None = None) -> None:
+    """Weights in 4 bits, in blocks of 32 inputs; activations stay floats."""
+    feeds = job.feeds()
+    sim = QuantizationSimModel(onnx.load(job.raised(21)), param_type="int4", dummy_input=feeds[0])
+    set_blockwise_quantization_for_weights(sim, ("MatMul", "Gemm", "Conv"), bitwidth=4, symmetric=True, block_size=32)
+    for name in sim.activation_names:
+        sim.qc_quantize_op_dict[name].enabled = False
+    _export(job, sim, tune, feeds)
+
+
+def _export(job: adapter.Job, sim: QuantizationSimModel, tune: Tune | None, feeds: list) -> None:
     if tune is not None:
         tune(sim, feeds)
     sim.compute_encodings(feeds)
@@ -31,16 +45,11 @@ def adaround(sim: QuantizationSimModel, feeds: list) -> None:
     aimet_onnx.apply_adaround(sim, feeds, num_iterations=1000)
 
 
-def sequential_mse(sim: QuantizationSimModel, feeds: list) -> None:
-    aimet_onnx.apply_seq_mse(sim, feeds[:32])
-
-
 adapter.main(
     {
-        "W8A8": lambda job: simulated(job, "int8", "int8"),
-        "W8A8, equalized": lambda job: simulated(job, "int8", "int8", equalize=True),
-        "W8A8, AdaRound": lambda job: simulated(job, "int8", "int8", adaround),
-        "W4A16": lambda job: simulated(job, "int4", "int16"),
-        "W4A16, SeqMSE": lambda job: simulated(job, "int4", "int16", sequential_mse),
+        "W8A8": simulated,
+        "W8A8, equalized": lambda job: simulated(job, equalize=True),
+        "W8A8, AdaRound": lambda job: simulated(job, adaround),
+        "W4, block 32": weights,
     }
 )

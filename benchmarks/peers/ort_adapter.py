@@ -28,7 +28,7 @@ class Reader(adapter.Reader, CalibrationDataReader):
     """quantize_static checks the type."""
 
 
-#: Histograms hold every activation of every sample: all of them would not fit.
+#: Histograms hold every activation of every sample, in one array: all of them would not fit, and they need one length.
 HISTOGRAM_SAMPLES = 40
 
 
@@ -36,12 +36,12 @@ def static(job: adapter.Job, method: CalibrationMethod = CalibrationMethod.MinMa
     """u8 activations, s8 weights per channel, as the documentation recommends for x86, after its preprocessing."""
     prepared = str(job.out.with_suffix(".prepared.onnx"))
     quant_pre_process(str(job.raised(17)), prepared, skip_symbolic_shape=True)
-    few = None if method is CalibrationMethod.MinMax else HISTOGRAM_SAMPLES
+    feeds = job.feeds() if method is CalibrationMethod.MinMax else adapter.padded(job.feeds(HISTOGRAM_SAMPLES))
     constant = {"MatMulConstBOnly": True} if job.transformer else {}
     quantize_static(
         prepared,
         str(job.out),
-        Reader(job.feeds(few)),
+        Reader(feeds),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
