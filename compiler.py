@@ -36,7 +36,7 @@ from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
 from .dsl.measuring import Measuring, functions
 from .dsl.program import Program
 from .dsl.recipe import Recipe
-from .dsl.samples import open_samples, overlap
+from .dsl.samples import doubts, open_samples
 from .dsl.settings import Settings
 from .dsl.strengths import Tried, choose, excess
 from .dsl.strict import unserved
@@ -148,8 +148,8 @@ class _Compilation:
             seed=options.seed,
             progress=options.progress,
         )
-        if program.learns and (told := overlap(self.data, self.eval)):
-            self.warnings.append(told)
+        if program.learns:
+            self.warnings += doubts(self.data, self.eval)
         check_measurable(
             program.limits + program.loops,
             check=options.check,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..frontends.data.samples import Samples
 from ..ir.core import Module
 from ..ir.progress import Progress
 from .data import Data, open_data
 from .program import Program
+
+#: Fewer samples than these say little of how a model does on others.
+FEW = 8
 
 
 def open_samples(
@@ -42,10 +47,15 @@ def open_samples(
     return (first, second) if len(second) and len(first) else (calibrate, None)
 
 
-def overlap(calibrate: Samples | None, judge: Samples | None) -> str | None:
-    """What to say where samples that calibrate also judge: of one file, unless a split has set them apart."""
-    if calibrate is None or judge is None or calibrate.digest != judge.digest or calibrate.part != judge.part:
-        return None
-    return (
-        "the samples that judge are of the data that calibrate: agreement on others may be worse (--eval held_out.npz)"
-    )
+def doubts(calibrate: Samples | None, judge: Samples | None) -> Iterator[str]:
+    """What to say of samples that judge little: those that calibrate, too, unless a split has set them apart; few."""
+    if judge is None:
+        return
+    if calibrate is not None and calibrate.digest == judge.digest and calibrate.part == judge.part:
+        yield (
+            "the samples that judge are of the data that calibrate: agreement on others may be worse "
+            "(--eval held_out.npz)"
+        )
+    if len(judge) < FEW:
+        some = "1 sample judges" if len(judge) == 1 else f"{len(judge)} samples judge"
+        yield f"{some}, which says little of others: give dozens (more --data, or --eval held_out.npz)"

@@ -222,3 +222,18 @@ def test_samples_that_calibrate_and_judge_are_told_of(tmp_path: Path) -> None:
     assert any(said in w for w in mlc.compile(model, "int8", eval=data, **options).report["warnings"])
     assert not any(said in w for w in mlc.compile(model, "int8", **options).report["warnings"])
     assert not any(said in w for w in mlc.compile(model, "simplify", eval=data, **options).report["warnings"])
+
+
+def test_few_samples_that_judge_are_told_of(tmp_path: Path) -> None:
+    """A split of 24 leaves 3 of them to judge; recipes that learn nothing are no worse on others."""
+    (more := tmp_path / "more").mkdir()
+    model, few, many = two_layers(tmp_path), samples(tmp_path, 24), samples(more, 80)
+
+    def told(recipe: str, **data: Path) -> list[str]:
+        return [w for w in mlc.compile(model, recipe, check="fast", **data).report["warnings"] if "samples judge" in w]
+
+    (said,) = told("int8", data=few)
+    assert "which says little of others" in said
+    assert not told("int8", data=few, eval=many)
+    assert not told("int8", data=many)
+    assert not told("simplify", data=few)
