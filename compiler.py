@@ -38,7 +38,7 @@ from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import doubts, open_samples
 from .dsl.settings import Settings
-from .dsl.strengths import Tried, choose, excess
+from .dsl.strengths import Tried, alone, choose, excess
 from .dsl.strict import unserved
 from .frontends.data.samples import Samples
 from .frontends.onnx import load as _load_onnx
@@ -226,7 +226,7 @@ class _Compilation:
         self.warnings += choice.warnings
         if not self.program.loops:
             return tuple(flat(choice.steps))
-        unrolled = self._unrolled(choice.steps)
+        unrolled = self._unrolled(choice.steps, tentative=False)
         self.loops = unrolled.loops
         return unrolled.steps
 
@@ -245,24 +245,36 @@ class _Compilation:
     def _foreseen(self, parts: Parts, limits: Sequence[Limit]) -> float:
         """About how much bounds on cost are missed: as if nothing were learnt from data. NaN where steps fail then."""
         self.options.progress.step(f"estimate: {' + '.join(str(step) for step in flat(parts))}")
-        context = dataclasses.replace(self.context, data=None, stats=None, cache=None, draft=True)
+        context = dataclasses.replace(self.context, data=None, stats=None, cache=None, draft=True, tentative=True)
         try:
             module = unroll(parts, self.source, context, self.measuring.of_module).module
         except MlcError:  # what is wrong with the recipe itself, trials have met before
             return math.nan
         return excess(self.measuring.of_module(module, limits))
 
-    def _unrolled(self, parts: Parts, *, draft: bool = False) -> Unrolled:
+    def _check_served(self, steps: Sequence[PlannedStep], reports: Sequence[PassReport]) -> None:
+        """Refuse selectors that no strength serves. A step that was chosen to do nothing is tried at its full strength,
+        alone; one that did something needs no trial."""
+        idle = [step for step, outcome in zip(steps, reports) if step.may_idle and not outcome.changed]
+        if any(step.scope is not None and step.scope(self.source).explicit for step in idle):
+            for parts in alone(self.program.parts):
+                self._unrolled(parts, draft=True, tentative=False)
+
+    def _unrolled(self, parts: Parts, *, draft: bool = False, tentative: bool = True) -> Unrolled:
         self.unrolled += 1
         text = " + ".join(str(step) for step in flat(parts))
         self.options.progress.step(f"trial {self.unrolled}: {text}", self.unrolled)
-        return unroll(parts, self.source, dataclasses.replace(self.context, draft=draft), self.measuring.of_module)
+        context = dataclasses.replace(self.context, draft=draft, tentative=tentative)
+        return unroll(parts, self.source, context, self.measuring.of_module)
 
     def plan(self) -> list[tuple[str, Plan]]:
         """The plans of all steps, with the strengths and the rounds that `run` would choose."""
         if self.program.decides:  # else bounds choose nothing, and the sizes they need may be unknown
             self._check_sizes()
-        return _plans(run(self._settle(), self.source.clone(), self.context))
+        steps = self._settle()
+        reports = run(steps, self.source.clone(), self.context)
+        self._check_served(steps, reports)
+        return _plans(reports)
 
     # -- transform and emit ------------------------------------------------------------------------------------
 
@@ -274,6 +286,7 @@ class _Compilation:
         if self.options.print_changes is not None:
             instruments.append(PrintChanged(self.options.print_changes))
         reports = run(steps, module, self.context, instruments)
+        self._check_served(steps, reports)
         for step, outcome in zip(steps, reports):
             if not outcome.changed:
                 self.warnings.append(f"'{step}' changed nothing")

@@ -109,6 +109,7 @@ class _Unroller:
         self.steps: list[PlannedStep] = []
         self.loops: list[Looped] = []
         self.changes = 0  # steps that changed something
+        self.started: set[int] = set()  # ids of steps of loops that were run
 
     def run(self, parts: Parts, module: Module) -> Module:
         for part in parts:
@@ -124,6 +125,15 @@ class _Unroller:
         self.steps.append(step)
         self.changes += report.changed
 
+    def round(self, body: Parts, module: Module) -> Module:
+        """One more time through a loop. What a step names must be served the first time; then it may be used up."""
+        named = tuple(
+            replace(p, may_idle=True) if isinstance(p, PlannedStep) and id(p) in self.started else p for p in body
+        )
+        made = self.run(named, module)
+        self.started |= {id(part) for part in body}
+        return made
+
     def loop(self, loop: Loop, module: Module) -> Module:
         repeat = loop.repeat
         rounds = [Round(0, self.judge(repeat, module))]
@@ -134,7 +144,7 @@ class _Unroller:
                 ended = f"after {repeat.rounds}: that is the limit" + ("" if repeat.limited else ": more with times N")
                 break
             mark, changes = self.mark(), self.changes
-            twin = self.run(loop.body, module.clone())
+            twin = self.round(loop.body, module.clone())
             if self.changes == changes:
                 self.back_to(mark)
                 ended = f"round {number} changed nothing"

@@ -253,12 +253,22 @@ def at(steps: Parts, strength: float, shares: Shares | None = None) -> Parts:
     return tuple(_at(part, strength, taken) for part in steps)
 
 
-def _at(part: Part, strength: float, taken: Iterator[float]) -> Part:
+def alone(steps: Parts) -> Iterator[Parts]:
+    """Every free step at full strength, the others at none: if it does nothing of what it names then, it never does."""
+    free = sum(map(_is_free, flat(steps)))
+    for number in range(free):
+        taken = iter(float(i == number) for i in range(free))
+        yield tuple(_at(part, 1.0, taken, must=True) for part in steps)
+
+
+def _at(part: Part, strength: float, taken: Iterator[float], *, must: bool = False) -> Part:
+    """`must`: at full strength it is an error to do nothing of what is named."""
     if isinstance(part, Loop):
-        return dataclasses.replace(part, body=tuple(_at(inner, strength, taken) for inner in part.body))
+        return dataclasses.replace(part, body=tuple(_at(inner, strength, taken, must=must) for inner in part.body))
     if not _is_free(part):
         return part
-    return dataclasses.replace(part, action=part.action.at(strength * next(taken)))
+    taking = strength * next(taken)
+    return dataclasses.replace(part, action=part.action.at(taking), may_idle=not (must and taking == 1))
 
 
 def _gentler(parts: Parts, share: float) -> Parts:

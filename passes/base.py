@@ -180,6 +180,7 @@ class Context:
     dims: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic dimensions at which work is counted
     step: int = 0  # position in the recipe
     batching: Batching = field(default_factory=Batching, compare=False, repr=False)  # sizes of batches, tried once
+    tentative: bool = False  # a trial, or a round of a loop: that nothing was done is found out, it is no error
     draft: bool = False  # only costs of the result will be looked at: numbers of the same size need not be the best
     cache: StepCache | None = field(default=None, compare=False, repr=False)  # what steps made before
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..ir.constants import FilePayload
 from ..ir.core import Module
 from .base import Context, Pass, PassReport
-from .execution import run_in_place
+from .execution import check_served, run_in_place
 from .statistics import version
 
 
@@ -47,6 +47,7 @@ class StepCache:
             self._make_room()
             return report
         self._made.move_to_end(key)
+        check_served(step, found.report.done, found.report.skipped, ctx)  # it may have been a trial that made it
         module.become(found.module.clone())
         return replace(found.report, metrics={})
 

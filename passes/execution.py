@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..ir import errors
 from ..ir.cleanup import drop_dead
 from ..ir.core import Module
-from ..ir.errors import Code, MlcError
+from ..ir.errors import Code
 from ..ir.extras import require
 from ..ir.rewrite import Rewriter
 from ..ir.verify import verify
@@ -29,8 +29,7 @@ def run_in_place(step: Pass, module: Module, ctx: Context) -> PassReport:
     told = _outcomes(step, step.apply(rewriter, plan, ctx))
     done = tuple(outcome for outcome in told if isinstance(outcome, Done))
     skipped = (*plan.skipped, *(outcome for outcome in told if isinstance(outcome, Skipped)))
-    if ctx.scope.explicit and step.effect.lossy and not done:
-        raise _nothing_to_do(step, skipped, ctx)
+    check_served(step, done, skipped, ctx)
     if rewriter.changed:
         drop_dead(rewriter)
         verify(module)
@@ -55,10 +54,12 @@ def _outcomes(step: Pass, result: object) -> tuple[Done | Skipped, ...]:
     return told
 
 
-def _nothing_to_do(step: Pass, skipped: Iterable[Skipped], ctx: Context) -> MlcError:
+def check_served(step: Pass, done: Sequence[Done], skipped: Iterable[Skipped], ctx: Context) -> None:
     """The user named sites and none of them can be served: an error, where without a selector it is a skip."""
+    if done or ctx.tentative or not (ctx.scope.explicit and step.effect.lossy):
+        return
     reasons = dict.fromkeys(s.why for s in skipped if s.code is not SkipCode.SCOPE)
-    return errors.error(
+    raise errors.error(
         Code.CANNOT_HONOUR,
         f"'{step.name}' can change nothing of what '{ctx.scope.text or 'the selector'}' names",
         help="; ".join(list(reasons)[:_SHOWN_REASONS]) or f"see 'mlc passes {step.name}' for what it works on",

@@ -26,6 +26,7 @@ class PlannedStep:
     action: Pass
     scope: Callable[[Module], Scope] | None = None
     alias: str = ""
+    may_idle: bool = False  # whether it may do nothing of what it names: its strength was chosen, or it did it before
 
     @property
     def name(self) -> str:
@@ -75,7 +76,9 @@ def run(
             watcher.before(index, step, module)
         scope = ctx.scope if step.scope is None else step.scope(module)
         ctx = before(step, module, ctx)
-        report = _run(step.action, module, replace(ctx, step=index, scope=scope))
+        report = _run(
+            step.action, module, replace(ctx, step=index, scope=scope, tentative=ctx.tentative or step.may_idle)
+        )
         report = replace(report, name=step.name, text=str(step))
         module.history.append(report)
         reports.append(report)

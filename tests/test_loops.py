@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,8 +26,9 @@ from mlc.dsl.recipe import Recipe
 from mlc.ir.core import Module
 from mlc.ir.errors import MlcError
 from mlc.ir.rewrite import Rewriter
-from mlc.passes.base import LOSSY, Context, Done, Effect, Pass, Plan
+from mlc.passes.base import LOSSY, Context, Done, Effect, Pass, Plan, Scope
 from mlc.passes.pipeline import PlannedStep
+from mlc.passes.pipeline import run as run_steps
 
 WIDTH = 512  # prune leaves multiples of 16
 
@@ -71,6 +73,17 @@ def test_a_bound_that_rounds_cannot_reach_is_missed(tmp_path: Path, capsys: pyte
     report = json.loads((out / "report.json").read_text())
     assert report["status"] == "missed"
     assert [s["text"] for s in report["steps"]] == ["fp16"]
+
+
+def test_a_round_that_uses_up_what_a_selector_names_ends_the_loop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first round must do something of it; one that finds nothing left is the last."""
+    source, out = str(two_layers(tmp_path, width=WIDTH)), tmp_path / "out.mlc"
+    assert run(["compile", source, "-r", 'prune(30%) on "fc1" until size <= 0.001x', "-o", str(out)]) == 3
+    assert "changed nothing" in capsys.readouterr().err
+    assert len(json.loads((out / "report.json").read_text())["steps"]) > 1
+    assert run(["compile", source, "-r", 'prune(30%) on "act" until size <= 0.3x', "-o", str(out), "--force"]) == 2
 
 
 @pytest.mark.parametrize("bound", ["until params <= 0.01x", "while params >= 0.01x"])
@@ -192,6 +205,34 @@ class Touch(Pass):
 
     def apply(self, rw: Rewriter, plan: Plan, ctx: Context) -> Sequence[Done]:
         return (Done("x", "a", "b"),)
+
+
+@dataclass(frozen=True)
+class Once(Touch):
+    """The first time only."""
+
+    name: ClassVar[str] = "once"
+
+    def apply(self, rw: Rewriter, plan: Plan, ctx: Context) -> Sequence[Done]:
+        return () if any(told.name == self.name for told in rw.module.history) else super().apply(rw, plan, ctx)
+
+
+def test_what_a_step_names_may_be_used_up_after_the_first_round() -> None:
+    """Whatever else the rounds do; the steps that are written out run again."""
+    (repeat,) = Recipe.parse("fp16 times 3 while params >= 0.1x").steps
+    assert isinstance(repeat, Repeat)
+    named = PlannedStep(Once(), lambda _: Scope(on=frozenset({"x"})))
+
+    def rounds(*steps: PlannedStep) -> tuple[PlannedStep, ...]:
+        judged = partial(judge, facts={"params": Measured(1.0, 1.0)})
+        return unroll((Loop(steps, repeat),), Net().done(), Context(), lambda _, limits: judged(limits)).steps
+
+    made = rounds(named, PlannedStep(Touch()))
+    assert [step.name for step in made] == ["once", "touch"] * 3
+    reports = run_steps(made, Net().done(), Context())
+    assert [told.changed for told in reports] == [True, True, False, True, False, True]
+    with pytest.raises(MlcError, match="can change nothing"):
+        rounds(PlannedStep(Once()), named)
 
 
 @settings(deadline=None, max_examples=60)

@@ -310,6 +310,29 @@ def test_int8_does_less_where_a_bound_asks_for_it(model: RealModel, tmp_path: Pa
     assert "damage=" in result.report["recipe"] or len(result.report["trials"]) > 1
 
 
+# -- selectors -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "code"),
+    [
+        ('prune on "fc1" where size <= 0.8x', 0),
+        ('prune on "fc1" where size <= 2x', 0),  # no strength is needed
+        ('weights([2, 4, 8]) on "fc1" where size <= 0.9x', 0),
+        ('prune(kind=unstructured) on "fc1" where size <= 0.5x', 3),
+        ('weights([2, 4, 8]) on "act" where size <= 0.9x', 2),
+        ('prune on "act" where size <= 2x', 2),
+        ('prune + weights([2, 4, 8]) on "act" where size <= 0.5x', 2),
+    ],
+)
+def test_what_a_selector_names_is_asked_of_full_strength(tmp_path: Path, recipe: str, code: int) -> None:
+    """Trials that do nothing of it are trials; that no strength does is the error."""
+    source, out = two_layers(tmp_path, width=512), tmp_path / "out.mlc"
+    assert run(["compile", str(source), "-r", recipe, "-o", str(out), "--check", "fast"]) == code
+    assert run(["plan", str(source), "-r", recipe]) == (code if code == 2 else 0)
+    assert out.exists() is (code != 2)
+
+
 # -- nothing to choose -------------------------------------------------------------------------------------------
 
 

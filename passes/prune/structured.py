@@ -140,7 +140,7 @@ class Prune(Pass):
         axes = analyse(module)
         nested = "both" if self.ratio is None else self.nested
         groups, skipped = find_groups(module, axes, ctx.scope, nested=nested, admit=self.admitted())
-        if not groups and ctx.scope.explicit:
+        if not groups and ctx.scope.explicit and not ctx.tentative:
             raise errors.error(
                 Code.CANNOT_HONOUR,
                 f"'{self.name}' can remove nothing of what {ctx.scope.text or 'the selector'} names",
