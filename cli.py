@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
 from .cli_data import app as samples
@@ -51,7 +52,30 @@ from .ir import errors
 from .ir.errors import Code, Diagnostic, MlcError
 from .ir.signals import end_like_interrupts
 
+
+class _Commands(TyperGroup):
+    """All commands. Typer reads some exceptions as wishes of ours, such as SystemExit and EOFError; those of user code
+    are none."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (MlcError, KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as cause:
+            if f"{__package__}.passes.registry" not in sys.modules:  # nothing was read that names code: --help
+                raise
+            from .frontends.user_code import fault
+            from .passes.registry import packages
+
+            theirs = fault(cause, packages())
+            if theirs is None:
+                raise
+            raise theirs from cause
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -450,14 +474,6 @@ def run(arguments: list[str]) -> int:
         return _interrupted()
     except MemoryError:
         return _fail(errors.ResourceError(Diagnostic(Code.MEMORY, "out of memory", help=errors.MEMORY_HELP)))
-    except Exception as bug:
-        from .frontends.user_code import fault
-        from .passes.registry import packages
-
-        theirs = fault(bug, packages())
-        if theirs is None:
-            raise
-        return _fail(theirs)
 
 
 def _usage(message: str, arguments: list[str]) -> Diagnostic:

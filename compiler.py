@@ -31,9 +31,10 @@ from .dsl.advice import left_undone
 from .dsl.build import Limit
 from .dsl.code import code_of, read_program
 from .dsl.fixed import advice, only
+from .dsl.functions import functions
 from .dsl.judge import COSTS, FORESEEN, Verdict, check_measurable, check_sizes, judge, missed
 from .dsl.loops import Looped, Parts, Unrolled, flat, unroll
-from .dsl.measuring import Measuring, functions
+from .dsl.measuring import Measuring
 from .dsl.program import Program
 from .dsl.recipe import Recipe
 from .dsl.samples import doubts, open_samples

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ..ir.errors import Code, Diagnostic, MlcError, Span
 from ..passes.base import Need
 from .data import Declared
+from .functions import functions
 from .judge import unmeasurable
-from .measuring import functions
 from .program import Program
 
 

@@ -13,7 +13,6 @@ from ..backends.checks import Emitted, time_files, time_tails, weigh
 from ..backends.checks import Judge as Examiner
 from ..backends.ort import Session
 from ..backends.scores import Function, score
-from ..frontends.data.python import function_at
 from ..ir.core import Module
 from ..ir.scratch import scratch
 from .build import Limit
@@ -70,8 +69,3 @@ class Measuring:
     @cached_property
     def _source_scores(self) -> dict[str, float]:
         return score(self.metrics, self.examiner.open_source(), self.examiner)
-
-
-def functions(metrics: Mapping[str, str]) -> dict[str, Function]:
-    """The functions behind metrics of the user's; their modules are executed. Errors: NOT_FOUND, BAD_DATA."""
-    return {name: function_at(text, "(outputs, labels)") for name, text in metrics.items()}

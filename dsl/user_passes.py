@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from ..frontends.user_code import import_module, told
+from ..frontends.user_code import blamed, import_module
 from ..ir.errors import Code, Diagnostic, MlcError
 from ..passes import registry
 from ..passes.base import Pass
@@ -66,10 +66,8 @@ def _signature(name: str, found: type[Pass], passes: Mapping[str, type[Pass]]) -
 
 def _passes(file: PythonFile) -> tuple[type[Pass], ...]:
     """The passes of a file. Errors: BROKEN_PASS for everything that is wrong with it."""
-    try:
+    with blamed(lambda why: _unusable(file, f"cannot be imported: {why}")):
         module = import_module(file.path)
-    except Exception as cause:  # whatever the user's code raises
-        raise _unusable(file, f"cannot be imported: {told(cause)}") from cause
     meant = tuple(dict.fromkeys(filter(_is_meant, _public(module))))
     if not meant:
         raise _unusable(file, "holds no pass", "write a subclass of mlc.Pass: docs/writing-a-pass.md")

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -64,12 +64,24 @@ def digest(name: str) -> str | None:
     return _sha256(file) if file.is_file() else None
 
 
-def told(cause: Exception) -> str:
+@contextmanager
+def blamed(wrong: Callable[[str], MlcError]) -> Iterator[None]:
+    """User code runs in the block. Whatever it raises is the error that `wrong` makes of it, also what would end the
+    program (sys.exit); but Ctrl-C, a lack of memory, and errors of mlc come as they are."""
+    try:
+        yield
+    except (MlcError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as cause:
+        raise wrong(told(cause)) from cause
+
+
+def told(cause: BaseException) -> str:
     """An exception and the line of the user's code that it comes from."""
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not _is_machinery(f.filename)]
     last = frames[-1] if frames else None
     at = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
-    return f"{type(cause).__name__}: {cause}{at}"
+    return f"{_short(cause)}{at}"
 
 
 def fault(cause: BaseException, packages: Mapping[str, str]) -> MlcError | None:
@@ -80,7 +92,7 @@ def fault(cause: BaseException, packages: Mapping[str, str]) -> MlcError | None:
     if not frames:
         return None
     frame, line, (what, name) = frames[-1]
-    message = f"{name} raises {type(cause).__name__}: {cause}"
+    message = f"{name} raises {_short(cause)}"
     help = f"correct the {what}; from Python, mlc.compile shows the whole traceback"
     return error(Code.BROKEN_PASS, message, where=f"{frame.f_code.co_filename}:{line}", help=help)
 
@@ -94,15 +106,19 @@ def _owner(frame: FrameType, packages: Mapping[str, str]) -> tuple[str, str] | N
     return ("package", f"the installed package {package!r}") if package is not None else None
 
 
+def _short(cause: BaseException) -> str:
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+
+
 _PREFIX = "mlc_user_"  # of the names of files as modules
 
 
 def _is_machinery(file: str) -> bool:
     """Whether a line is of what calls the user's code: ours, or that of imports."""
-    return file[0] == "<" or file == importlib.__file__ or Path(file).is_relative_to(_OURS)
+    return file[0] == "<" or file == importlib.__file__ or any(map(Path(file).is_relative_to, _OURS))
 
 
-_OURS = Path(__file__).parent
+_OURS = tuple(Path(__file__).parents[1] / part for part in ("frontends", "dsl"))
 
 
 def _sha256(file: Path) -> str:

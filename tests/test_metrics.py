@@ -35,6 +35,16 @@ def broken(outputs, labels):
 
 def nothing(outputs, labels):
     return float("nan")
+
+def ends(outputs, labels):
+    raise SystemExit(3)
+
+def cancelled(outputs, labels):
+    import asyncio
+    raise asyncio.CancelledError
+
+def interrupted(outputs, labels):
+    raise KeyboardInterrupt
 """
 
 
@@ -105,6 +115,8 @@ def test_files_use_python_for_metrics(folder: Path) -> None:
     ("recipe", "name", "data", "code", "message"),
     [
         ("fp16 where broken <= 1", "broken", "plain.npz", Code.BAD_METRIC, "raises ZeroDivisionError"),
+        ("fp16 where ends <= 1", "ends", "plain.npz", Code.BAD_METRIC, r"SystemExit: 3 \(scores.py, line 19\)"),
+        ("fp16 where cancelled <= 1", "cancelled", "plain.npz", Code.BAD_METRIC, "raises CancelledError"),
         ("fp16 where nothing <= 1", "nothing", "plain.npz", Code.BAD_METRIC, "returns nan"),
         ("fp16 where missing <= 1", "missing", "plain.npz", Code.BAD_DATA, "has no function 'missing'"),
         ("fp16 where top1 < 1", "top1", "plain.npz", Code.BOUND_SENSE, "says which side is better"),
@@ -120,6 +132,14 @@ def test_metrics_that_cannot_be_used(folder: Path, recipe: str, name: str, data:
         compiled(folder, recipe, name, data)
     assert not isinstance(caught.value, BoundError)
     assert caught.value.diagnostics[0].code is code
+
+
+def test_a_metric_that_ends_the_program_is_no_missed_bound(folder: Path) -> None:
+    command = ["compile", str(folder / "net.onnx"), "-r", "fp16 where m <= 1", "--eval", str(folder / "plain.npz")]
+    command += ["-o", str(folder / "out.mlc")]
+    assert run([*command, "--metric", f"m={folder / 'scores.py'}:ends"]) == 2
+    assert run([*command, "--metric", f"m={folder / 'scores.py'}:interrupted"]) == 130
+    assert not (folder / "out.mlc").exists()
 
 
 def test_metrics_need_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,3 +275,11 @@ def test_what_a_pass_raises_is_told_with_its_line(folder: Path, capsys: pytest.C
     with pytest.raises(TypeError) as ours:
         mlc.compile(3, "fp16")  # type: ignore[arg-type]
     assert fault(ours.value, {"my_package": "my-package"}) is None
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "SystemExit", "EOFError", "__import__('typer').Exit(0)"])
+def test_a_pass_that_ends_the_program_is_a_mistake(folder: Path, raised: str) -> None:
+    """Typer reads these as ways to end a command line."""
+    path = written(folder, "recipe r = mine.mark", SHRINK.replace("        return ()\n", f"        raise {raised}\n"))
+    assert run(["compile", str(folder / "net.onnx"), "-r", path, "-o", str(folder / "o.mlc"), "-q"]) == 2
+    assert not (folder / "o.mlc").exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ...ir import errors
-from ...ir.errors import Code, MlcError
+from ...ir.errors import Code
 from ...ir.options import option
-from ..user_code import import_module, told
+from ..user_code import blamed, import_module
 from .source import Array, Inputs, Sample, Source, Stream, Wanted, bad, match_keys
 
 _MARK = 8  # bytes of a hash that are kept
@@ -138,14 +138,8 @@ class PythonStream(Stream):
         self._kept = None if isinstance(found, Iterator) else found
         return found
 
-    @contextmanager
-    def _blamed(self, index: int) -> Iterator[None]:
-        try:
-            yield
-        except MlcError:
-            raise
-        except Exception as cause:  # whatever the user's code raises
-            raise bad(f"the function raises {told(cause)}", self.where(index), "correct the function") from cause
+    def _blamed(self, index: int) -> AbstractContextManager[None]:
+        return blamed(lambda why: bad(f"the function raises {why}", self.where(index), "correct the function"))
 
     def _sample(self, index: int, item: Any) -> Sample:
         where = self.where(index)
@@ -186,10 +180,8 @@ _END = _End()
 
 
 def _array(value: Any, what: str, where: str) -> Array:
-    try:
+    with blamed(lambda why: bad(f"{what} is no array: {why}", where, _DICTS)):  # tensors of others raise what they like
         found = np.asarray(value)
-    except Exception as cause:  # tensors of other libraries raise what they like
-        raise bad(f"{what} is no array: {type(cause).__name__}: {cause}", where, _DICTS) from cause
     if found.dtype.hasobject:
         raise bad(f"{what} is a {type(value).__name__} that is no array of numbers", where, _DICTS)
     return found
@@ -200,11 +192,6 @@ def _import(module: str, function: str) -> ModuleType:
     file = Path(module)
     if file.suffix == ".py" and not file.is_file():
         raise errors.error(Code.NOT_FOUND, f"there is no file {module!r}", where=function, help="check the path")
-    try:
+    help = "a file is written folder/file.py:function"
+    with blamed(lambda why: bad(f"{module!r} cannot be imported: {why}", function, help)):
         return import_module(module)
-    except MlcError:  # it is refused
-        raise
-    except Exception as cause:  # whatever the user's code raises
-        raise bad(
-            f"{module!r} cannot be imported: {told(cause)}", function, "a file is written folder/file.py:function"
-        ) from cause

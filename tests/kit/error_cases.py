@@ -112,6 +112,12 @@ METRICS = (
     _metric("no samples", "fp16 where wer <= 3", "wer=m.py:wer"),
     _metric("in no bound", "fp16 where size <= 1x", "wer=m.py:wer"),
     _metric("a name that is taken", "fp16 where size <= 1x", "size=m.py:wer"),
+    Case(
+        "metric: ends the program",
+        "mlc compile net.onnx -r 'fp16 where wer <= 3' --eval samples.npz --metric wer=ends.py:wer",
+        {"ends.py": "import sys\n\ndef wer(outputs, labels):\n    sys.exit(3)\n"},
+        models.samples,
+    ),
     Case("metric: memory of numbers that no file holds", models.BFLOATS),
 )
 
@@ -130,6 +136,10 @@ PASSES = (
     _passes("a flaw", _MARK.replace("def apply", "def aply")),
     _passes("two of one name", _MARK + _MARK[_MARK.index("@") :].replace("class Mine", "class Other")),
     _passes("a bug", _MARK.replace("return ()", "return [1 / 0]")),
+    _passes("ends the program in plan", _MARK.replace("return Plan()", "raise SystemExit")),
+    _passes("ends the program in apply", _MARK.replace("return ()", "raise SystemExit(3)")),
+    _passes("ends as a command line does", _MARK.replace("return ()", "import typer; raise typer.Exit(0)")),
+    _passes("reads from a terminal", _MARK.replace("return ()", "raise EOFError('no terminal')")),
     _passes("mistyped", _MARK, "recipe a = m.min(10%)"),
     _passes("the file itself", _MARK, "recipe a = m"),
     _passes("no such file", _MARK, 'use "q.py"\nrecipe b = q.mine'),
@@ -280,6 +290,8 @@ DEMANDS = (
           "mlc compile net.onnx -r int8 --labels y"),
     _data("data: labels between classes", "labels.npz", models.labelled([0, 1, 2.5, 3]),
           "mlc compile net.onnx -r int8 --labels y"),
+    _data("data: a function that ends the program", "ends.py:rows",
+          models.text("ends.py", "import sys\n\ndef rows():\n    sys.exit(0)\n    yield {}\n")),
     _data("data: a function that is not seeded", "mine.py:rows", models.text("mine.py", _UNSEEDED),
           "mlc data check net.onnx"),
 )  # fmt: skip
