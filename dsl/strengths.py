@@ -107,6 +107,8 @@ _UNHELPED = "strength does not help the bound: nothing was done for it"
 _GENTLER = 6  # trials of less harm
 #: Measures are not quite monotone: a bound is out of reach where the least harm misses it by a factor of two.
 _CLEARLY = math.log(2)
+#: What a bound that asks for (nearly) nothing is missed in parts of: bounds of 0 have no ratio.
+_LEAST = {"acc_drop": 0.01, "sqnr": 1.0}
 
 #: What part of a strength each free step takes.
 Shares = tuple[float, ...]
@@ -169,7 +171,8 @@ class _Search:
         def judged(share: float) -> list[Verdict]:
             steps = choice.steps if share == 1 else _gentler(choice.steps, share)
             verdicts = self.trial(share, steps, limits, quality)
-            tries.append((sum(map(distance, verdicts)), -share, steps))
+            missed_by = sum(map(distance, verdicts))
+            tries.append((missed_by, share if missed_by else -share, steps))  # as gentle as can be where it misses
             return [v for v in verdicts if v.limit in quality]
 
         if excess(judged(1.0)) > 0 and not _hopeless(judged(0.0)):
@@ -236,15 +239,15 @@ def _hopeless(verdicts: Iterable[Verdict]) -> bool:
 
 def distance(verdict: Verdict) -> float:
     """How far a bound is from being met, in terms that can be added up: 0 where it holds, the logarithm of a ratio
-    where it does not. Cosine and agreement count by what they lack to 1."""
+    where it does not. Cosine and agreement count by what they lack to 1; what is to be 0 has a unit instead."""
     if verdict.holds:
         return 0.0
-    if verdict.measured is None or verdict.limit.value == 0:
+    if verdict.measured is None:
         return math.inf
     wanted, found = verdict.limit.value, verdict.measured
     if verdict.limit.metric in ("cosine", "agreement") and wanted < 1:
         return math.log((1 - found) / (1 - wanted))
-    return math.log1p(verdict.excess / abs(wanted))
+    return math.log1p(verdict.excess / (max(abs(wanted), _LEAST.get(verdict.limit.metric, 0.0)) or 1.0))
 
 
 def at(steps: Parts, strength: float, shares: Shares | None = None) -> Parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,6 +175,26 @@ def test_a_bound_on_quality_lowers_what_int8_may_cost() -> None:
     (step,) = flat(lowered.steps)
     assert 0.004 <= step.action.damage <= 0.02 / 3
     assert lowered.trials[-1].verdicts[0].holds or any(t.verdicts[0].holds for t in lowered.trials)
+
+
+@pytest.mark.parametrize(("bound", "loss"), [("0pp", 0.003), ("0pp", 0.0005), ("0.01pp", 0.004)])
+def test_a_bound_of_nothing_is_approached(bound: str, loss: float) -> None:
+    """A bound of 0 has no ratio to be missed by: the nearest is still the nearest, and of equals the gentlest."""
+    program = Program.of(f"int8 where acc_drop <= {bound}")
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        (step,) = flat(steps)
+        damage = 0.02 if step.action.damage is None else step.action.damage
+        return judge(limits, {"acc_drop": Measured(loss + 0.05 * (damage > 0.001))})
+
+    choice = choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+    (step,) = flat(choice.steps)
+    least = min(t.trial.strength for t in choice.trials)
+    assert step.action.damage is not None
+    assert step.action.damage <= 0.001
+    assert least == 0
+    assert len(choice.trials) > 2, "missed by little: what is between is tried"
+    assert all(distance(v) < math.inf for t in choice.trials for v in t.verdicts)
 
 
 def test_without_data_nothing_knows_what_harm_it_does() -> None:
