@@ -115,7 +115,7 @@ _PREFIX = "mlc_user_"  # of the names of files as modules
 
 def _is_machinery(file: str) -> bool:
     """Whether a line is of what calls the user's code: ours, or that of imports."""
-    return file[0] == "<" or file == importlib.__file__ or any(map(Path(file).is_relative_to, _OURS))
+    return not file or file.startswith("<") or file == importlib.__file__ or any(map(Path(file).is_relative_to, _OURS))
 
 
 _OURS = tuple(Path(__file__).parents[1] / part for part in ("frontends", "dsl"))

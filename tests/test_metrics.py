@@ -43,6 +43,9 @@ def cancelled(outputs, labels):
     import asyncio
     raise asyncio.CancelledError
 
+def compiled(outputs, labels):
+    exec(compile("1 / 0", "", "exec"))
+
 def interrupted(outputs, labels):
     raise KeyboardInterrupt
 """
@@ -117,6 +120,7 @@ def test_files_use_python_for_metrics(folder: Path) -> None:
         ("fp16 where broken <= 1", "broken", "plain.npz", Code.BAD_METRIC, "raises ZeroDivisionError"),
         ("fp16 where ends <= 1", "ends", "plain.npz", Code.BAD_METRIC, r"SystemExit: 3 \(scores.py, line 19\)"),
         ("fp16 where cancelled <= 1", "cancelled", "plain.npz", Code.BAD_METRIC, "raises CancelledError"),
+        ("fp16 where compiled <= 1", "compiled", "plain.npz", Code.BAD_METRIC, r"by zero \(scores.py, line 26\)"),
         ("fp16 where nothing <= 1", "nothing", "plain.npz", Code.BAD_METRIC, "returns nan"),
         ("fp16 where missing <= 1", "missing", "plain.npz", Code.BAD_DATA, "has no function 'missing'"),
         ("fp16 where top1 < 1", "top1", "plain.npz", Code.BOUND_SENSE, "says which side is better"),
