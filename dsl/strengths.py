@@ -69,7 +69,7 @@ def choose(
     """
     costs = [x for x in program.limits if x.metric in COSTS]
     quality = [x for x in program.limits if x.metric not in COSTS]
-    search = _Search(program.parts, verdicts, foreseen)
+    search = _Search(program.parts, verdicts, foreseen, calibrates=calibrates)
     choice = _free_fields(program, search, drift, costs, quality, can_run=can_run, samples=samples)
     return search.gentler(choice, program.limits) if can_run and samples and calibrates and quality else choice
 
@@ -94,7 +94,7 @@ def _free_fields(
     if not samples:
         return Choice(steps)
     if quality:
-        best, _ = largest(lambda s: search.excess(s, quality), lambda over: over <= 0)
+        best, _ = largest(lambda s: excess(search.trial(s, at(steps, s), quality)), lambda over: over <= 0)
         return search.chosen(best)
     best, trials = largest(lambda s: drift(at(steps, s)), lambda moved: moved <= DRIFT_LIMIT)
     search.tried += [Tried("drift", t, _text(at(steps, t.strength))) for t in trials]
@@ -120,19 +120,20 @@ Foreseeing = Callable[[Parts, Sequence[Limit]], float]
 class _Search:
     """Trials of one recipe, kept for the report."""
 
-    def __init__(self, steps: Parts, verdicts: Judging, foreseen: Foreseeing | None) -> None:
+    def __init__(
+        self, steps: Parts, verdicts: Judging, foreseen: Foreseeing | None, *, calibrates: bool = True
+    ) -> None:
         self.steps = steps
+        self.calibrates = calibrates  # whether passes know what harm they do
         self.verdicts = verdicts
         self.foreseen = foreseen
         self.tried: list[Tried] = []
+        self.picked: tuple[float, Shares | None] = (0.0, None)  # the strength that was chosen, and its shares
         self._known: list[tuple[Parts, tuple[Verdict, ...]]] = []
 
     def chosen(self, strength: float, shares: Shares | None = None) -> Choice:
+        self.picked = strength, shares
         return Choice(at(self.steps, strength, shares), tuple(self.tried))
-
-    def excess(self, strength: float, limits: Sequence[Limit], shares: Shares | None = None) -> float:
-        """By how much the worst of some bounds is missed at a strength; a trial."""
-        return excess(self.trial(strength, at(self.steps, strength, shares), limits))
 
     def trial(
         self, strength: float, steps: Parts, limits: Sequence[Limit], decides: Sequence[Limit] | None = None
@@ -162,35 +163,63 @@ class _Search:
     def gentler(self, choice: Choice, limits: Sequence[Limit]) -> Choice:
         """The choice as it is where it keeps the bounds on quality, or nothing in it can do less harm; else with the
         most harm that keeps them, or what comes nearest to all bounds. Where even the least harm clearly misses them,
-        nothing between is tried."""
+        nothing between is tried. Less harm makes larger files: where a bound on cost is missed for it, free fields
+        take more strength."""
         if _gentler(choice.steps, 0.5) == choice.steps:
             return choice
         quality = [x for x in limits if x.metric not in COSTS]
         tries: list[tuple[float, float, Parts]] = []
 
-        def judged(share: float) -> list[Verdict]:
-            steps = choice.steps if share == 1 else _gentler(choice.steps, share)
+        def judged(share: float, steps: Parts | None = None) -> list[Verdict]:
+            steps = steps or (choice.steps if share == 1 else _gentler(choice.steps, share))
             verdicts = self.trial(share, steps, limits, quality)
             missed_by = sum(map(distance, verdicts))
             tries.append((missed_by, share if missed_by else -share, steps))  # as gentle as can be where it misses
             return [v for v in verdicts if v.limit in quality]
 
         if excess(judged(1.0)) > 0 and not _hopeless(judged(0.0)):
-            largest(lambda share: excess(judged(share)), lambda over: over <= 0, evaluations=_GENTLER)
+            share, _ = largest(lambda share: excess(judged(share)), lambda over: over <= 0, evaluations=_GENTLER)
+            if all(missed_by > 0 for missed_by, *_ in tries) and excess(judged(share)) <= 0:
+                for less, steps in self._stronger(share, [x for x in limits if x not in quality]):
+                    judged(less, steps)
+                    if tries[-1][0] == 0:
+                        break
         _, _, steps = min(tries, key=lambda tried: tried[:2])
         return dataclasses.replace(choice, steps=steps, trials=tuple(self.tried))
 
-    def _cheapest(
-        self, costs: Sequence[Limit], shares: Shares | None = None, above: float | None = None
-    ) -> tuple[float | None, tuple[Trial, ...]]:
-        """The smallest strength that meets bounds on cost, of those `above` one below which none does."""
-        return smallest(lambda s: self.excess(s, costs, shares), expected=self._expected(costs, shares), above=above)
+    def _stronger(self, share: float, costs: Sequence[Limit]) -> Iterator[tuple[float, Parts]]:
+        """Shares of the harm, with the smallest strength that meets the bounds on cost at each. The smaller the share,
+        the more strength it takes: where full strength does not suffice, it does not for smaller ones."""
+        strength: float | None
+        strength, shares = self.picked
+        if not any(map(_is_free, flat(self.steps))):
+            return
+        for less in (share, share / 2):
+            steps = _gentler(self.steps, less)
+            strength, _ = self._cheapest(costs, shares, above=strength, steps=steps)
+            if strength is None:
+                return
+            yield less, at(steps, strength, shares)
 
-    def _expected(self, costs: Sequence[Limit], shares: Shares | None) -> Callable[[float], float] | None:
-        foreseen = self.foreseen
-        if foreseen is None:
-            return None
-        return functools.cache(lambda s: foreseen(at(self.steps, s, shares), costs))
+    def _cheapest(
+        self,
+        costs: Sequence[Limit],
+        shares: Shares | None = None,
+        above: float | None = None,
+        steps: Parts | None = None,
+    ) -> tuple[float | None, tuple[Trial, ...]]:
+        """The smallest strength of `steps` that meets bounds on cost, of those `above` one below which none does."""
+        foreseen, steps = self.foreseen, steps or self.steps
+
+        @functools.cache
+        def expected(strength: float) -> float:
+            assert foreseen is not None
+            return foreseen(at(steps, strength, shares), costs)
+
+        def measure(strength: float) -> float:
+            return excess(self.trial(strength, at(steps, strength, shares), costs))
+
+        return smallest(measure, expected=expected if foreseen is not None else None, above=above)
 
     def _shared(self, found: float, costs: Sequence[Limit], quality: Sequence[Limit], free: int) -> Choice:
         """Several free steps: one that hurts less may take more of the strength.
@@ -213,13 +242,23 @@ class _Search:
                 verdicts = judged(found, alone)
                 if excess(verdicts) <= 0:
                     return self.chosen(found, alone)
-                if _hopeless(v for v in verdicts if v.limit in quality):
+                if _hopeless(self._least_missed(found, alone, verdicts, quality)):
                     continue
             strength = found if alike else self._cheapest(costs, shares, above=found)[0]
             if strength is not None and excess(judged(strength, shares)) <= 0:
                 return self.chosen(strength, shares)
         _, strength, shares = min(candidates)
         return self.chosen(strength, shares)
+
+    def _least_missed(
+        self, strength: float, shares: Shares, verdicts: Sequence[Verdict], quality: Sequence[Limit]
+    ) -> Sequence[Verdict]:
+        """Bounds on quality as they are judged, or with the least harm of passes that limit it where they are clearly
+        missed by default."""
+        judged = [v for v in verdicts if v.limit in quality]
+        steps = at(self.steps, strength, shares)
+        least = _gentler(steps, 0.0) if self.calibrates else steps
+        return judged if least == steps or not _hopeless(judged) else self.trial(strength, least, quality)
 
 
 def _shares(free: int) -> list[Shares]:

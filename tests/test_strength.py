@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,73 @@ def test_the_step_that_hurts_less_takes_more(gentle: int) -> None:
     assert (first.ratio / 0.95 > second.saving) is (gentle == 0)
     easy = two_steps((0.01, 0.01), "size <= 0.6x, cosine >= 0.97")
     assert len(easy.trials) <= EVALUATIONS + 1  # one strength for both is tried first
+
+
+#: What may be tried of two steps, of which one is free and one limits its harm: a strength, less harm, then twice more
+#: strength for less harm.
+MOST = EVALUATIONS + 1 + 8 + 2 * 9
+
+
+def harmful(recipe: str, size: Callable[[float, float], float], loss: Callable[[float, float], float]) -> Choice:
+    """`prune + int8`: size and lost cosine as functions of the part of its strength that prune takes, and of the damage
+    that int8 may do."""
+    program = Program.of(recipe)
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        first, second = (step.action for step in flat(steps))
+        damage = 0.02 if second.damage is None else second.damage
+        used = first.ratio / 0.95
+        return judge(limits, {"size": Measured(size(used, damage), 1.0), "cosine": Measured(1 - loss(used, damage))})
+
+    return choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "loss"),
+    [
+        # int8 leaves a layer alone, which prune has to make up for
+        (lambda u, d: (1 - u) * (0.25 if d > 0.015 else 0.5), lambda u, d: 0.02 * (d > 0.015) + 0.005 * u),
+        # the harm that int8 may just do leaves prune nothing: it has to do less than that
+        (lambda u, d: (1 - u) * (0.5 - 10 * d), lambda u, d: 0.8 * d + 0.01 * u),
+    ],
+)
+def test_what_less_harm_costs_is_made_up_for_by_strength(
+    size: Callable[[float, float], float], loss: Callable[[float, float], float]
+) -> None:
+    choice = harmful("prune + int8 where size <= 0.3x, cosine >= 0.99", size, loss)
+    first, second = (step.action for step in flat(choice.steps))
+    assert second.damage is not None
+    assert first.ratio > 0
+    assert size(first.ratio / 0.95, second.damage) <= 0.3
+    assert loss(first.ratio / 0.95, second.damage) <= 0.01
+    assert len(choice.trials) <= MOST
+
+
+def test_what_no_strength_makes_up_for_ends_the_search() -> None:
+    choice = harmful(
+        "prune + int8 where size <= 0.3x, cosine >= 0.99",
+        lambda u, d: (1 - 0.2 * u) * (0.25 if d > 0.015 else 0.5),
+        lambda u, d: 0.02 * (d > 0.015),
+    )
+    assert len(choice.trials) <= EVALUATIONS + 1
+    nearest = min((t for t in choice.trials if len(t.verdicts) == 2), key=lambda t: sum(map(distance, t.verdicts)))
+    assert nearest.steps == " + ".join(str(step) for step in flat(choice.steps))
+
+
+def test_what_is_out_of_reach_is_judged_with_the_least_harm() -> None:
+    """int8 breaks the cosine by default, whatever is in front; with less harm one of the others may be."""
+    program = Program.of("prune + weights([2, 4, 8]) + int8 where size <= 0.6x, cosine >= 0.97")
+
+    def verdicts(steps: Parts, limits: Sequence[Limit]) -> Sequence[Verdict]:
+        first, second, third = (step.action for step in flat(steps))
+        used = (first.ratio / 0.95, second.saving)
+        damage = 0.02 if third.damage is None else third.damage
+        found = Measured(1 - 0.2 * used[0] - 0.01 * used[1] - 5 * damage)
+        size = Measured((1 - 0.5 * used[0]) * (1 - 0.5 * used[1] ** 2), 1.0)
+        return judge(limits, {"size": size, "cosine": found})
+
+    choice = choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
+    assert all(v.holds for v in verdicts(choice.steps, program.limits))
 
 
 def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
