@@ -47,7 +47,7 @@ from .frontends.onnx_weights import check_weights
 from .frontends.user_code import user_code
 from .ir.classes import may_classify
 from .ir.core import Module
-from .ir.errors import Diagnostic, MlcError
+from .ir.errors import Code, Diagnostic, MlcError
 from .passes.base import Context, Need, Pass, PassReport, Plan, plain
 from .passes.budget import allowed
 from .passes.cache import StepCache
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNMOVED = 1e-12
+#: What a step may refuse where nothing is learnt from data, and serve in a trial.
+_UNFORESEEN = (Code.CANNOT_HONOUR, Code.NO_DATA)
 PathLike = str | os.PathLike[str]
 
 
@@ -249,7 +251,9 @@ class _Compilation:
         context = dataclasses.replace(self.context, data=None, stats=None, cache=None, draft=True, tentative=True)
         try:
             module = unroll(parts, self.source, context, self.measuring.of_module).module
-        except MlcError:  # what is wrong with the recipe itself, trials have met before
+        except MlcError as e:
+            if any(d.code not in _UNFORESEEN for d in e.diagnostics):
+                raise
             return math.nan
         return excess(self.measuring.of_module(module, limits))
 

@@ -17,6 +17,7 @@ from mlc.backends.memory import measure_memory
 from mlc.backends.memory_probe import peak
 from mlc.backends.ort import Session
 from mlc.cli import run
+from mlc.dsl.functions import functions
 from mlc.ir.errors import BoundError, Code, MlcError
 
 SCORES = """
@@ -136,6 +137,38 @@ def test_metrics_that_cannot_be_used(folder: Path, recipe: str, name: str, data:
         compiled(folder, recipe, name, data)
     assert not isinstance(caught.value, BoundError)
     assert caught.value.diagnostics[0].code is code
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("'0.9'", "returns a str, which is no real number"),
+        ("None", "returns a NoneType"),
+        ("True", "returns a bool"),
+        ("np.bool_(True)", "returns a bool"),
+        ("[0.9]", "returns a list"),
+        ("np.array([0.9])", "returns a ndarray"),
+        ("np.array('0.9')", "returns a ndarray"),
+        ("0.9j", "returns a complex"),
+        ("10 ** 400", "raises OverflowError"),
+        ("0.9", ""),
+        ("1", ""),
+        ("fractions.Fraction(9, 10)", ""),
+        ("np.float16(0.9)", ""),
+        ("np.int8(1)", ""),
+        ("np.array(0.9, np.float32)", ""),
+    ],
+)
+def test_a_metric_returns_a_real_number(tmp_path: Path, result: str, told: str) -> None:
+    file = tmp_path / "m.py"
+    file.write_text(f"import fractions\nimport numpy as np\n\ndef m(outputs, labels):\n    return {result}\n")
+    called = functions({"m": f"{file}:m"})["m"]
+    if not told:
+        assert called({}, None) in (1.0, pytest.approx(0.9, abs=1e-3))
+        return
+    with pytest.raises(MlcError, match=told) as caught:
+        called({}, None)
+    assert caught.value.diagnostics[0].code is Code.BAD_METRIC
 
 
 def test_a_metric_that_ends_the_program_is_no_missed_bound(folder: Path) -> None:

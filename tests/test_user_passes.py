@@ -283,3 +283,19 @@ def test_a_pass_that_ends_the_program_is_a_mistake(folder: Path, raised: str) ->
     path = written(folder, "recipe r = mine.mark", SHRINK.replace("        return ()\n", f"        raise {raised}\n"))
     assert run(["compile", str(folder / "net.onnx"), "-r", path, "-o", str(folder / "o.mlc"), "-q"]) == 2
     assert not (folder / "o.mlc").exists()
+
+
+@pytest.mark.parametrize(("kind", "told"), [("ResourceError", True), ("MlcError", True), ("none", False)])
+def test_an_estimate_hides_no_lack_of_resources(folder: Path, kind: str, told: bool) -> None:
+    """Costs are estimated without data; what a step may refuse then is that, and nothing else."""
+    code = "MEMORY" if told else "NO_DATA"
+    raised = f"errors.{'MlcError' if kind == 'none' else kind}(errors.Diagnostic(errors.Code.{code}, 'it is full'))"
+    passes = SHRINK.replace(
+        "        return Plan()\n", f"        if ctx.data is None: raise {raised}\n        return Plan()\n"
+    )
+    path = written(folder, "recipe r = mine.mark + prune where size <= 0.5x", passes + "\nfrom mlc.ir import errors\n")
+    if told:
+        with pytest.raises(MlcError, match="it is full"):
+            mlc.compile(folder / "net.onnx", path, data=folder / "data.npz")
+    else:
+        assert mlc.compile(folder / "net.onnx", path, data=folder / "data.npz").report["status"] == "done"
