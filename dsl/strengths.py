@@ -102,7 +102,7 @@ def _free_fields(
 
 
 _BLIND = "free strengths were left alone: the model is not run, so nothing can judge them"
-_UNHELPED = "strength does not help the bound: nothing was done for it"
+_UNHELPED = "strength does not help the bound {}: nothing was done for it"
 
 _GENTLER = 6  # trials of less harm
 #: Measures are not quite monotone: a bound is out of reach where the least harm misses it by a factor of two.
@@ -151,14 +151,25 @@ class _Search:
 
     def meeting(self, costs: Sequence[Limit], quality: Sequence[Limit]) -> Choice:
         """The strength that meets bounds on cost, shared so that those on quality hold, too; where nothing does, what
-        comes nearest. Where costs cannot be met the full strength, unless that gains nothing."""
-        found, trials = self._cheapest(costs)
-        if found is None and trials[-1].measured >= trials[0].measured:
-            return dataclasses.replace(self.chosen(0.0), warnings=(_UNHELPED,))
+        comes nearest. Where costs cannot be met the full strength, unless that brings no bound nearer; bounds that no
+        strength brings nearer do not count."""
+        found, _ = self._cheapest(costs)
+        unhelped, gains = self._unhelped(costs) if found is None else ([], True)
+        if unhelped:
+            costs = [x for x in costs if gains and x not in unhelped]
+            found = self._cheapest(costs)[0] if costs else 0.0
         free = sum(1 for step in flat(self.steps) if _is_free(step))
-        if found is None or not quality or free == 1:
-            return self.chosen(1.0 if found is None else found)
-        return self._shared(found, costs, quality, free)
+        if found is None or not quality or free == 1 or not costs:
+            choice = self.chosen(1.0 if found is None else found)
+        else:
+            choice = self._shared(found, costs, quality, free)
+        return dataclasses.replace(choice, warnings=tuple(_UNHELPED.format(x.text) for x in unhelped))
+
+    def _unhelped(self, costs: Sequence[Limit]) -> tuple[list[Limit], bool]:
+        """The missed bounds that full strength brings no nearer, and whether it brings all together nearer."""
+        none, full = (self.trial(s, at(self.steps, s), costs) for s in (0.0, 1.0))
+        stuck = [v.limit for before, v in zip(none, full) if not v.holds and distance(v) >= distance(before)]
+        return stuck, _total(full) < _total(none)
 
     def gentler(self, choice: Choice, limits: Sequence[Limit]) -> Choice:
         """The choice as it is where it keeps the bounds on quality, or nothing in it can do less harm; else with the
@@ -287,6 +298,12 @@ def distance(verdict: Verdict) -> float:
     if verdict.limit.metric in ("cosine", "agreement") and wanted < 1:
         return math.log((1 - found) / (1 - wanted))
     return math.log1p(verdict.excess / (max(abs(wanted), _LEAST.get(verdict.limit.metric, 0.0)) or 1.0))
+
+
+def _total(verdicts: Sequence[Verdict]) -> tuple[int, float]:
+    """Distances of several bounds together; what was not measured hides not what was."""
+    known = [distance(v) for v in verdicts if v.measured is not None]
+    return len(verdicts) - len(known), sum(known)
 
 
 def at(steps: Parts, strength: float, shares: Shares | None = None) -> Parts:

@@ -157,7 +157,7 @@ def test_what_is_out_of_reach_is_judged_with_the_least_harm() -> None:
         first, second, third = (step.action for step in flat(steps))
         used = (first.ratio / 0.95, second.saving)
         damage = 0.02 if third.damage is None else third.damage
-        found = Measured(1 - 0.2 * used[0] - 0.01 * used[1] - 5 * damage)
+        found = Measured(1 - 0.2 * used[0] - 0.01 * used[1] - 10 * damage)
         size = Measured((1 - 0.5 * used[0]) * (1 - 0.5 * used[1] ** 2), 1.0)
         return judge(limits, {"size": size, "cosine": found})
 
@@ -324,6 +324,19 @@ def test_a_bound_that_strength_does_not_help_costs_nothing(tmp_path: Path) -> No
     assert result.missed
     assert any("does not help" in w for w in result.report["warnings"])
     assert result.report["steps"][0]["done"] == []
+
+
+def test_a_bound_that_strength_does_not_help_hides_not_one_that_it_does(tmp_path: Path) -> None:
+    source = two_layers(tmp_path, width=512)
+    result = mlc.compile(source, "weights([2, 4, 8]) where size <= 0.4x, flops <= 0.2x", check="fast", dims={"N": 1})
+    size, flops = result.report["bounds"]
+    assert size["holds"]
+    assert size["measured"] > 0.15, "no more than the other bound asks for"
+    assert flops["measured"] == pytest.approx(1.0)
+    (told,) = [w for w in result.report["warnings"] if "does not help" in w]
+    assert "flops <= 0.2x" in told
+    both = mlc.compile(source, "weights([2, 4, 8]) where size <= 0.01x, flops <= 0.2x", check="fast", dims={"N": 1})
+    assert both.report["bounds"][0]["measured"] < 0.2, "as near as it gets"
 
 
 # -- from end to end ---------------------------------------------------------------------------------------------
