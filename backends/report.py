@@ -190,7 +190,8 @@ def _tried(trials: Sequence[Mapping[str, Any]]) -> RenderableType:
     for trial in trials:
         found = {b["bound"]: f"{b['found']}{'' if b['holds'] else ' *'}" for b in trial["bounds"]}
         cells = [found.get(bound, "-") for bound in bounds] or [f"{trial['measured']:.2g}"]
-        table.add_row(f"{trial['strength']:.3f}", trial["steps"], *cells)
+        damage = " of the damage" if trial["moved"] == "damage" else ""
+        table.add_row(f"{trial['strength']:.3f}{damage}", trial["steps"], *cells)
     table.caption, table.caption_justify = "* missed", "left"
     return table
 

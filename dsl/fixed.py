@@ -20,7 +20,8 @@ SEARCHED = ("prune", "weights([2, 4, 8])")
 def only(program: Program, verdicts: Sequence[Verdict]) -> Tried:
     """The recipe as it is written, as the one thing that was tried."""
     over = excess(verdicts)
-    return Tried("bound", Trial(1.0, over, over <= 0), " + ".join(map(str, flat(program.parts))), tuple(verdicts))
+    text = " + ".join(map(str, flat(program.parts)))
+    return Tried("bound", Trial(1.0, over, over <= 0), text, tuple(verdicts), "nothing")
 
 
 def advice(program: Program, verdicts: Sequence[Verdict]) -> str:

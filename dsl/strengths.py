@@ -31,11 +31,12 @@ class Tried:
     trial: Trial
     steps: str
     verdicts: tuple[Verdict, ...] = ()
+    moved: str = "strength"  # what was set: the strength of free fields, the damage that is allowed, or nothing
 
     def to_json(self) -> dict[str, Any]:
         """What the report says of the trial."""
         bounds = [v.to_json() for v in self.verdicts]
-        return {"judged_by": self.by, **plain(self.trial), "steps": self.steps, "bounds": bounds}
+        return {"judged_by": self.by, "moved": self.moved, **plain(self.trial), "steps": self.steps, "bounds": bounds}
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,15 @@ class _Search:
         return Choice(at(self.steps, strength, shares), tuple(self.tried))
 
     def trial(
-        self, strength: float, steps: Parts, limits: Sequence[Limit], decides: Sequence[Limit] | None = None
+        self, strength: float, steps: Parts, limits: Sequence[Limit], moved: str = "strength"
     ) -> tuple[Verdict, ...]:
-        """The bounds judged on what some steps make; of them, `decides` say whether the trial counts as held. What was
-        judged before is not tried again."""
+        """The bounds judged on what some steps make. What was judged before is not tried again."""
         for known, verdicts in self._known:
             if known == steps and {v.limit for v in verdicts} >= set(limits):
                 return tuple(v for v in verdicts if v.limit in limits)
         found = tuple(self.verdicts(steps, limits))
-        over = excess([v for v in found if decides is None or v.limit in decides])
-        self.tried.append(Tried("bound", Trial(strength, over, over <= 0), _text(steps), found))
+        over = excess(found)
+        self.tried.append(Tried("bound", Trial(strength, over, over <= 0), _text(steps), found, moved))
         self._known.append((steps, found))
         return found
 
@@ -183,7 +183,7 @@ class _Search:
 
         def judged(share: float, steps: Parts | None = None) -> list[Verdict]:
             steps = steps or (choice.steps if share == 1 else _gentler(choice.steps, share))
-            verdicts = self.trial(share, steps, limits, quality)
+            verdicts = self.trial(share, steps, limits, "damage")
             missed_by = sum(map(distance, verdicts))
             tries.append((missed_by, share if missed_by else -share, steps))  # as gentle as can be where it misses
             return [v for v in verdicts if v.limit in quality]
@@ -269,7 +269,7 @@ class _Search:
         judged = [v for v in verdicts if v.limit in quality]
         steps = at(self.steps, strength, shares)
         least = _gentler(steps, 0.0) if self.calibrates else steps
-        return judged if least == steps or not _hopeless(judged) else self.trial(strength, least, quality)
+        return judged if least == steps or not _hopeless(judged) else self.trial(0.0, least, quality, "damage")
 
 
 def _shares(free: int) -> list[Shares]:

@@ -34,7 +34,8 @@ def largest(
     *,
     evaluations: int = _TRIALS,
 ) -> tuple[float, tuple[Trial, ...]]:
-    """The largest tried strength s in [0, 1] with `holds(measure(s))`, by bisection; 0 if none does."""
+    """The largest tried strength s in [0, 1] with `holds(measure(s))`, by bisection; 0 if none does. Where both sides
+    measure what they measured before, strengths make the same files, and the search ends."""
     trials: list[Trial] = []
 
     def attempt(strength: float) -> bool:
@@ -45,10 +46,17 @@ def largest(
     if attempt(1.0):
         return 1.0, tuple(trials)
     low, high = 0.0, 1.0
-    while len(trials) < evaluations:
+    seen: dict[bool, list[float]] = {True: [], False: [trials[0].measured]}  # of each side, by whether it held
+    while len(trials) < evaluations and not all(_repeats(side) for side in seen.values()):
         middle = (low + high) / 2
-        low, high = (middle, high) if attempt(middle) else (low, middle)
+        held = attempt(middle)
+        low, high = (middle, high) if held else (low, middle)
+        seen[held].append(trials[-1].measured)
     return low, tuple(trials)
+
+
+def _repeats(measured: list[float]) -> bool:
+    return len(measured) > 1 and measured[-1] == measured[-2]
 
 
 def smallest(

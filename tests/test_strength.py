@@ -23,7 +23,7 @@ from mlc.dsl.judge import Measured, Verdict, judge
 from mlc.dsl.loops import Parts, flat
 from mlc.dsl.program import Program
 from mlc.dsl.strengths import SPARE, Choice, choose, distance, excess
-from mlc.passes.strength import EVALUATIONS
+from mlc.passes.strength import EVALUATIONS, largest
 
 
 def ratio_of(steps: Parts) -> float:
@@ -163,6 +163,8 @@ def test_what_is_out_of_reach_is_judged_with_the_least_harm() -> None:
 
     choice = choose(program, verdicts=verdicts, drift=lambda _: 0.0, can_run=True, samples=True)
     assert all(v.holds for v in verdicts(choice.steps, program.limits))
+    in_front = [t for t in choice.trials if "prune(ratio=0%)" in t.steps and "damage" not in t.steps]
+    assert any(v.limit.metric == "size" and v.holds for t in in_front for v in t.verdicts), "given up too early"
 
 
 def test_bounds_that_contradict_each_other_get_what_comes_nearest() -> None:
@@ -262,6 +264,33 @@ def test_a_bound_of_nothing_is_approached(bound: str, loss: float) -> None:
     assert least == 0
     assert len(choice.trials) > 2, "missed by little: what is between is tried"
     assert all(distance(v) < math.inf for t in choice.trials for v in t.verdicts)
+
+
+def test_shares_that_make_the_same_file_are_not_made_again() -> None:
+    """Damage that leaves a layer alone, or does not: two files, whatever the share."""
+    tried: list[float] = []
+
+    def measure(share: float) -> float:
+        tried.append(share)
+        return 0.02 if share > 0.7 else 0.001
+
+    share, trials = largest(measure, lambda over: over <= 0.01, evaluations=8)
+    assert share == 0.625
+    assert tried == [1.0, 0.5, 0.75, 0.625]
+    assert [t.strength for t in trials] == tried
+
+
+def test_a_trial_holds_where_all_of_its_bounds_do() -> None:
+    """Whatever of them the search looks at; the report tells what was moved."""
+    choice = one_step("int8 where size <= 0.3x, cosine >= 0.99", 0.985, size=0.75)
+    assert {t.moved for t in choice.trials} == {"damage"}
+    two = harmful("prune + int8 where size <= 0.3x, cosine >= 0.99", lambda u, d: (1 - u) * (0.5 - 10 * d),
+                  lambda u, d: 0.8 * d + 0.01 * u)  # fmt: skip
+    assert [t.moved for t in two.trials if len(t.verdicts) == 1] == ["strength"] * len(
+        [t for t in two.trials if len(t.verdicts) == 1]
+    )
+    for told in (t.to_json() for t in (*choice.trials, *two.trials)):
+        assert told["held"] is all(b["holds"] for b in told["bounds"])
 
 
 def test_without_data_nothing_knows_what_harm_it_does() -> None:
