@@ -191,7 +191,7 @@ class _Compilation:
         steps = self._settle()
         module, reports = self._transform(steps)
         out = layout.out if keep else None
-        with artifact.staged(layout) as folder:
+        with artifact.staged(layout, force=self.options.force) as folder:
             self.options.progress.step("write and check")
             self._tell_costs()
             emitted, lowered = self._emit(module, folder / layout.model_name)

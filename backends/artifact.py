@@ -13,7 +13,6 @@ from ..ir import errors
 from ..ir.disk import writing
 from ..ir.errors import Code
 from ..ir.scratch import put_in_place, scratch, sweep
-from ..ir.signals import shielded
 
 # Everything that an artifact's folder holds.
 _WRITTEN = frozenset({"model.onnx", "model.onnx.data", "report.json", "report.md", "recipe.mlc", "plan.json"})
@@ -99,9 +98,13 @@ def refuse_existing(layout: Layout, *, force: bool) -> None:
     if not os.access(parent, os.W_OK):
         raise errors.error(Code.OUTPUT, f"the folder {str(parent)!r} is read-only", help=_ELSEWHERE)
     sweep(parent)  # a killed run may have been about to put in place what is looked at now
+    _refuse_present(layout, force=force)
+
+
+def _refuse_present(layout: Layout, *, force: bool) -> None:
     for path in layout.targets:
         refuse_file(path, force=force)
-    with writing(parent, _ELSEWHERE):
+    with writing(layout.place.parent, _ELSEWHERE):
         _refuse_foreign(layout)
 
 
@@ -131,15 +134,15 @@ def _refuse_foreign(layout: Layout) -> None:
 
 
 @contextmanager
-def staged(layout: Layout) -> Iterator[Path]:
+def staged(layout: Layout, *, force: bool = False) -> Iterator[Path]:
     """A temporary sibling folder to build in; moved into place when the block ends well, removed otherwise. Signals
-    that end a run find the old output, or the new one."""
+    that end a run find the old output, or the new one. Errors: OUTPUT_EXISTS when something else lies there by then
+    (with `force`: what mlc did not write)."""
     parent = layout.place.parent
     with writing(parent, _ELSEWHERE), scratch(layout.place.name, parent) as folder:
         yield folder
         _flush(folder)
-        with shielded():
-            _publish(folder, layout)
+        _publish(folder, layout, force=force)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -159,10 +162,12 @@ def replace_text(path: Path, text: str) -> None:
         os.replace(new, place)
 
 
-def _publish(folder: Path, layout: Layout) -> None:
-    """Move what was built into place, and the older artifact out of the way: at once, for whatever ends the run."""
+def _publish(folder: Path, layout: Layout, *, force: bool) -> None:
+    """Move what was built into place, and the older artifact out of the way: at once, for whatever ends the run. Other
+    runs may have put theirs there since this one began."""
     os.chmod(folder, 0o755)
-    put_in_place({path: folder / path.name for path in layout.parts} if layout.is_file else {layout.place: folder})
+    built = {path: folder / path.name for path in layout.parts} if layout.is_file else {layout.place: folder}
+    put_in_place(built, lambda: _refuse_present(layout, force=force))
 
 
 def _flush(folder: Path) -> None:

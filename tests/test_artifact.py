@@ -59,7 +59,7 @@ def test_an_existing_output_is_kept_until_the_new_one_is_complete(tmp_path: Path
     with pytest.raises(ValueError, match="bug"), staged(layout):
         raise ValueError("bug")
     assert (layout.out / "plan.json").exists()
-    with staged(layout) as folder:
+    with staged(layout, force=True) as folder:
         (folder / "new").write_text("new")
     assert [p.name for p in layout.out.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["net.mlc"]
@@ -107,7 +107,7 @@ def test_weights_of_the_artifact_before_do_not_stay(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "net.onnx")
     for names in (("net.onnx", "net.onnx.data", "net.report.json"), ("net.onnx", "net.report.json")):
         refuse_existing(layout, force=True)
-        with staged(layout) as folder:
+        with staged(layout, force=True) as folder:
             for name in names:
                 (folder / name).write_text("x")
         assert sorted(p.name for p in tmp_path.iterdir()) == list(names)
@@ -118,7 +118,7 @@ def test_the_working_folder_can_be_the_output(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "here")
     layout = Layout(Path())
     refuse_existing(layout, force=True)
-    with staged(layout) as folder:
+    with staged(layout, force=True) as folder:
         (folder / "model.onnx").write_text("x")
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["here", "here/model.onnx"]
 
@@ -135,7 +135,7 @@ def test_what_was_there_returns_when_the_last_rename_fails(tmp_path: Path, monke
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), staged(layout) as folder:
+    with pytest.raises(KeyboardInterrupt), staged(layout, force=True) as folder:
         (folder / "report.json").write_text("new")
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["net.mlc", "net.mlc/report.json"]
     assert (layout.out / "report.json").read_text() == "old"
@@ -145,3 +145,39 @@ def test_the_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MlcError, match=r"no suffix '\.tflite'"):
         refuse_existing(Layout(tmp_path / "net.tflite"), force=False)
     refuse_existing(Layout(tmp_path / "net"), force=False)
+
+
+@pytest.mark.parametrize("name", ["net.mlc", "net.onnx"])
+def test_an_artifact_that_appeared_during_the_run_is_not_replaced(tmp_path: Path, name: str) -> None:
+    layout = Layout(tmp_path / name)
+    refuse_existing(layout, force=False)
+
+    def build(text: str, *, force: bool = False) -> None:
+        with staged(layout, force=force) as folder:
+            (folder / layout.model_name).write_text(text)
+            (folder / layout.report_name).write_text(text)
+            if text == "first":
+                build("other")
+
+    def lies() -> set[str]:
+        return {p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+
+    with pytest.raises(MlcError, match=f"{name}' exists"):
+        build("first")
+    assert lies() == {"other"}
+    build("forced", force=True)
+    assert lies() == {"forced"}
+    assert not [p for p in tmp_path.iterdir() if ".mlc-tmp-" in p.name]
+
+
+def test_files_of_others_that_appeared_during_the_run_stay(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "net.mlc")
+
+    def late() -> None:
+        with staged(layout, force=True):
+            layout.out.mkdir()
+            (layout.out / "thesis.txt").write_text("mine")
+
+    with pytest.raises(MlcError, match="which mlc did not write"):
+        late()
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["net.mlc", "net.mlc/thesis.txt"]

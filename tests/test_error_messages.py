@@ -50,6 +50,7 @@ UNSEEN: dict[str, str] = {
     "frontends.data.text: the tokenizer does not say what pads": "needs tokenizers: tests/test_data_text.py",
     "frontends.data.text: the text has no tokens": "needs tokenizers: tests/test_data_text.py",
     "backends.artifact: the folder {} is read-only": "tests may run as root, who writes everywhere",
+    "ir.scratch: another run has been putting {} in place for {} seconds": "two runs: tests/test_replacing.py",
     "backends.onnx: the model takes {} GiB, but one ONNX file holds 2 GiB at most": "tests/test_onnx_export.py",
     "backends.checks: the artifact is not what was promised: {}": "a fault that is injected: tests/test_compiler.py",
     "backends.memory: a process that runs {} to measure its memory ended with {}": "a fault of the machine",

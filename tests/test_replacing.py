@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from mlc.backends.artifact import Layout, staged
+from mlc.ir import scratch
+from mlc.ir.errors import MlcError
 from mlc.ir.scratch import put_in_place, sweep
 
 # Kills itself before the N-th change; with a fork for each, in one process.
@@ -35,7 +40,7 @@ def killed_before(number, work):
     os._exit(0)
 
 def put(out):
-    with staged(Layout(out)) as folder:
+    with staged(Layout(out), force=True) as folder:
         for name in sys.argv[3:]:
             (folder / name).write_text("new")
 
@@ -155,7 +160,7 @@ def test_a_failure_while_files_are_replaced(
 def test_names_as_long_as_names_can_be(tmp_path: Path) -> None:
     layout = Layout(tmp_path / ("n" * 255))
     for text in ("old", "new"):
-        with staged(layout) as folder:
+        with staged(layout, force=True) as folder:
             (folder / "model.onnx").write_text(text)
     assert held(tmp_path) == {f"{'n' * 255}/model.onnx": "new"}
 
@@ -176,3 +181,105 @@ def test_what_cannot_be_finished_stays_for_the_next_run(tmp_path: Path, monkeypa
     assert held(half) == before
     sweep(half)
     assert held(half) == dict.fromkeys(_DATA, "new")
+
+
+# -- several runs --------------------------------------------------------------------------------------------------
+
+
+def made(home: Path, tag: str) -> dict[Path, Path]:
+    """Files that are to be put in place."""
+    built = home.parent / f"built-{tag}"
+    built.mkdir(parents=True)
+    for name in _DATA:
+        (built / name).write_text(tag)
+    return {home / name: built / name for name in _DATA}
+
+
+@pytest.mark.parametrize("place", _DATA)
+@pytest.mark.parametrize("before", [False, True])
+def test_runs_with_the_same_output_take_turns(
+    before: bool, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one begins when one of the files was put in place, and would be done before the next."""
+    rename, home = os.rename, tmp_path / "home"
+    home.mkdir()
+    if before:
+        put_in_place(made(home, "old"))
+    first = made(home, "first")
+    other = threading.Thread(target=put_in_place, args=[made(home, "second")])
+
+    def slowly(source: Path, target: Path) -> None:
+        rename(source, target)
+        if Path(target) == home / place and not other.ident:
+            other.start()
+            other.join(0.1)
+
+    monkeypatch.setattr(os, "rename", slowly)
+    put_in_place(first)
+    other.join()
+    assert held(home) == dict.fromkeys(_DATA, "second")
+    assert sorted(os.listdir(home)) == sorted(_DATA)
+
+
+def half_done(folder: Path) -> Path:
+    """A folder where a run was killed while it put files in place."""
+    for number in range(1, _MOST):
+        (folder / f"{number:02}").mkdir(parents=True)
+    killing(folder, "net.onnx", *_DATA)
+    return next(f for f in folder.iterdir() if (f / "net.onnx").exists() and not (f / "net.report.json").exists())
+
+
+def test_what_a_killed_run_began_is_left_to_whoever_is_busy_there(tmp_path: Path) -> None:
+    half = half_done(tmp_path / "runs")
+    before = held(half)
+    with scratch._turn(half, "net.report.json"):
+        sweep(half)
+        assert held(half) == before
+    seen: list[dict[str, str]] = []
+    put_in_place(made(half, "next"), lambda: seen.append(held(half)))
+    assert seen == [dict.fromkeys(_DATA, "new")]  # finished before anybody asks what lies there
+    assert held(half) == dict.fromkeys(_DATA, "next")
+    assert sorted(os.listdir(half)) == sorted(_DATA)
+
+
+def test_a_run_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_PATIENCE", 0.1)
+    home = tmp_path / "home"
+    home.mkdir()
+    with (
+        scratch._turn(home, "net.report.json"),
+        pytest.raises(MlcError, match=r"another run has been putting 'net\.report\.json' in place"),
+    ):
+        put_in_place(made(home, "late"))
+    assert os.listdir(home) == []
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes turns there, and nothing waits for ever."""
+
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    home = tmp_path / "home"
+    home.mkdir()
+    for tag in ("one", "two"):
+        put_in_place(made(home, tag))
+        assert held(home) == dict.fromkeys(_DATA, tag)
+    assert sorted(os.listdir(home)) == sorted(_DATA)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, mkdir = tmp_path / "home", os.mkdir
+    home.mkdir()
+    built = made(home, "new")
+
+    def refused(path: Path, mode: int = 0o777) -> None:
+        if Path(path).parent == home:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    with pytest.raises(MlcError, match=r"E0802.*cannot write in .*home': Read-only file system"):
+        put_in_place(built)
+    assert os.listdir(home) == []

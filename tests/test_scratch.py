@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_what_nobody_of_ours_made_stays(tmp_path: Path) -> None:
     (tmp_path / "a.mlc-tmp-link").symlink_to(tmp_path / "other")
     sweep(tmp_path)
     assert names(tmp_path) == ["a.mlc-tmp-file", "a.mlc-tmp-link", "other"]
+
+
+def test_a_folder_that_others_took_for_dead_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run clears up in the instant before it is locked."""
+    make = tempfile.mkdtemp
+    swept: list[str] = []
+
+    def slowly(**options: str) -> str:
+        folder = make(**options)
+        if len(swept) < 2:
+            swept.append(folder)
+            sweep(tmp_path)
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", slowly)
+    with scratch("x", tmp_path) as folder:
+        assert folder.is_dir()
+        assert str(folder) not in swept
+    assert names(tmp_path) == []
 
 
 def test_long_names(tmp_path: Path) -> None:
