@@ -60,7 +60,7 @@ def by_damage(
     """
     work = _Work(module, ctx, found, place, {g.value: (g.scale, g.zero) for g in grids}, budget, per_channel)
     choice = choose(work.options, budget, work.together, work.alone)
-    return Measured(work.forms(choice.picked), choice, work.probe.measure)
+    return Measured(work.forms(choice.picked), choice, work.measure)
 
 
 @dataclass
@@ -90,6 +90,13 @@ class _Work:
         glue = [op.results[0].name for op in self._fastest.glue]
         samples = max(self._few, affordable(self.module, self.ctx, 1 + ROUNDS, most=_TOGETHER))
         return Probe(self.module, self.ctx, (), grids, codes=codes, glue=glue, samples=samples)
+
+    @property
+    def measure(self) -> str:
+        """What damage is here. The probe knows, which runs the model: it is not made for this alone."""
+        if self.ctx.stats is None:
+            return self.probe.measure
+        return self.ctx.stats.remember(self.module, "measure of damage", lambda: self.probe.measure)
 
     @cached_property
     def _few(self) -> int:
