@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import json
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -77,22 +78,73 @@ def _meant(setting: str, model: str, settings: Mapping[str, Any]) -> bool:
     return setting not in limited or model in limited[setting]
 
 
+def made(contest: Contest, event: Event, plan: Mapping[str, Any], folder: Path) -> tuple[league_run.Ran, Path]:
+    """What one run used or why it failed, and where its file is, in a folder that is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    out = folder / "out.onnx"
+    folder.mkdir()
+    if event.peer == OWN:
+        return league_run.own(event.setting, contest, out), out
+    try:
+        python = league_run.installed(event.peer, plan["peers"][event.peer]["requirements"])
+    except RuntimeError as error:
+        return league_run.Ran(0, 0, str(error)), out
+    return league_run.peer(python, event.peer, event.setting, contest, folder.parent, out), out
+
+
 def entry(contest: Contest, event: Event, plan: Mapping[str, Any], folder: Path) -> Entry:
     """One run, judged."""
-    shutil.rmtree(folder / "made", ignore_errors=True)
-    out = folder / "made" / "out.onnx"
-    out.parent.mkdir()
-    known = Entry(contest.name, event.task, event.peer, event.setting)
-    if event.peer == OWN:
-        ran = league_run.own(event.setting, contest, out)
-    else:
-        try:
-            python = league_run.installed(event.peer, plan["peers"][event.peer]["requirements"])
-        except RuntimeError as error:
-            return dataclasses.replace(known, why=str(error))
-        ran = league_run.peer(python, event.peer, event.setting, contest, folder, out)
-    known = dataclasses.replace(known, cpu=ran.cpu, peak=ran.peak, why=ran.why)
+    ran, out = made(contest, event, plan, folder / "made")
+    known = Entry(contest.name, event.task, event.peer, event.setting, cpu=ran.cpu, peak=ran.peak, why=ran.why)
     return known if ran.why else judged(contest, known, out)
+
+
+def duel(contest: Contest, lead: league_page.Lead, plan: Mapping[str, Any], folder: Path) -> Entry | None:
+    """Both files of a lead in speed made again and timed in turn: rows are of different times, and machines are not
+    always as quiet. None where there is nothing to settle, or no second file."""
+    theirs, ours = lead.entry, lead.against
+    if ours is None or "speed" not in lead.respects or ours.setting in theirs.duels:
+        return None
+    files = []
+    for row in (ours, theirs):
+        place = folder / re.sub(r"\W+", "_", "-".join(row.key))
+        if not (place / "out.onnx").exists():
+            made(contest, Event(row.task, row.peer, row.setting), plan, place)
+        files.append(place / "out.onnx")
+    if not all(file.exists() for file in files):
+        return None
+    timing = opened(lambda: Session(files[0]), lambda: Session(files[1]), contest.feeds)
+    found = measures.Interval(timing.speedup, timing.low, timing.high)
+    return dataclasses.replace(theirs, duels={**theirs.duels, ours.setting: found})
+
+
+def duels(chosen: argparse.Namespace, plan: Mapping[str, Any]) -> None:
+    """Settle every lead in speed; the nearest row of ours may be another one then, which is met in its turn."""
+    for name in chosen.models:
+        page = _page(chosen, plan)
+        if not any(lead.entry.model == name and "speed" in lead.respects for lead in page.leads().values()):
+            continue
+        with tempfile.TemporaryDirectory(prefix="mlc-league-") as scratch:
+            contest, open_ = MAKERS[name](Path(scratch)), True
+            while open_:
+                leads = [lead for lead in _page(chosen, plan).leads().values() if lead.entry.model == name]
+                settled = [e for e in (duel(contest, lead, plan, Path(scratch)) for lead in leads) if e is not None]
+                for found in settled:
+                    keep(chosen.results, found)
+                    print(found.model, found.task, found.peer, found.setting, "side by side:", flush=True)
+                    for setting, speed in found.duels.items():
+                        print(f"    {speed:.2f} as fast as {setting}", flush=True)
+                open_ = bool(settled)
+
+
+def keep(path: Path, found: Entry) -> None:
+    with path.open("a") as stream:
+        stream.write(json.dumps(found.to_json() | {"environment": environment()}) + "\n")
+
+
+def _page(chosen: argparse.Namespace, plan: Mapping[str, Any]) -> league_page.Page:
+    entries = league_page.ordered(kept(chosen.results).values(), plan, list(MAKERS))
+    return league_page.Page(entries, plan, environment())
 
 
 def judged(contest: Contest, known: Entry, out: Path) -> Entry:
@@ -159,8 +211,7 @@ def play(chosen: argparse.Namespace, plan: Mapping[str, Any]) -> None:
                 if (name, event.task, event.peer, event.setting) in done:
                     continue
                 found = entry(contest, event, plan, Path(scratch))
-                with chosen.results.open("a") as stream:
-                    stream.write(json.dumps(found.to_json() | {"environment": environment()}) + "\n")
+                keep(chosen.results, found)
                 print(markdown.row([name, event.task, *league_page.cells(found, plan)]), flush=True)
 
 
@@ -178,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.render:
         play(chosen, plan)
-    page = league_page.Page(league_page.ordered(kept(chosen.results).values(), plan, list(MAKERS)), plan, environment())
+        duels(chosen, plan)
+    page = _page(chosen, plan)
     if chosen.write is not None:
         chosen.write.write_text(page.text())
     for missing in page.unexplained():

@@ -2,9 +2,9 @@
 
 A row counts when its file runs, keeps the floor of its task (league.toml) and, unless nothing may change, is smaller
 than the float model by more than a tenth: doing nothing is no result. A peer's row is *met* when one row of mlc, of
-the same model and task, is as good in every respect at once: quality (not above the upper end of our interval),
-size (within 2 %), speed (its lower end not above our upper end, or within 3 %) and, for exact tasks, nodes. What is not
-met is ahead; league.toml then has to say why and what follows.
+the same model and task, is as good in every respect at once: quality (not above the upper end of our interval), size
+(within 2 %), speed (not more than 3 % faster, side by side where the two rows leave a doubt) and, for exact tasks,
+nodes. What is not met is ahead; league.toml then has to say why and what follows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import markdown
@@ -41,6 +41,7 @@ class Entry:
     cpu: float = 0.0
     peak: float = 0.0
     why: str = ""
+    duels: Mapping[str, Interval] = field(default_factory=dict)  # by our setting: how much faster it is side by side
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ class Entry:
         known = {name: value for name, value in found.items() if name in names}
         for name in ("quality", "speed"):
             known[name] = Interval(**known[name]) if known[name] else None
+        known["duels"] = {name: Interval(**value) for name, value in known.get("duels", {}).items()}
         return Entry(**known)
 
 
@@ -104,10 +106,18 @@ def ahead(entry: Entry, own: Entry) -> tuple[str, ...]:
     found = {
         "quality": not exact and entry.quality.value > own.quality.high,
         "size": entry.size < SAME_SIZE * own.size,
-        "speed": entry.speed.low > own.speed.high and entry.speed.value > SAME_SPEED * own.speed.value,
+        "speed": _faster(entry, own),
         "nodes": exact and entry.nodes < own.nodes,
     }
     return tuple(name for name, better in found.items() if better)
+
+
+def _faster(entry: Entry, own: Entry) -> bool:
+    """By both files side by side where that was measured, else by what each makes of the float model's time."""
+    duel = entry.duels.get(own.setting)
+    if duel is not None:
+        return duel.low > 1 and duel.value > SAME_SPEED
+    return entry.speed.low > own.speed.high and entry.speed.value > SAME_SPEED * own.speed.value
 
 
 def lead(entry: Entry, entries: Sequence[Entry], plan: Mapping[str, Any]) -> Lead | None:
@@ -115,7 +125,7 @@ def lead(entry: Entry, entries: Sequence[Entry], plan: Mapping[str, Any]) -> Lea
     ours = [e for e in entries if e.peer == OWN and (e.model, e.task) == (entry.model, entry.task) and counts(plan, e)]
     if not ours:
         return Lead(entry, None, ("result",))
-    nearest = min(ours, key=lambda own: len(ahead(entry, own)))
+    nearest = min(ours, key=lambda own: (len(ahead(entry, own)), -own.quality.value))
     respects = ahead(entry, nearest)
     return Lead(entry, nearest, respects) if respects else None
 
@@ -152,9 +162,9 @@ class Page:
     environment: Mapping[str, Any]
 
     def unexplained(self) -> list[str]:
-        return [str(found) for found in self._leads().values() if reason(found, self.plan) is None]
+        return [str(found) for found in self.leads().values() if reason(found, self.plan) is None]
 
-    def _leads(self) -> dict[tuple[str, ...], Lead]:
+    def leads(self) -> dict[tuple[str, ...], Lead]:
         peers = [e for e in self.entries if e.peer != OWN and counts(self.plan, e)]
         found = {e.key: lead(e, self.entries, self.plan) for e in peers}
         return {key: one for key, one in found.items() if one is not None}
@@ -182,7 +192,7 @@ class Page:
             yield task, {"all" if model == "*" else model: value for model, value in models.items()}
 
     def _table(self, model: str, task: str) -> Iterator[str]:
-        leads = self._leads()
+        leads = self.leads()
         yield markdown.head(*COLUMNS[2:])
         for entry in (e for e in self.entries if (e.model, e.task) == (model, task)):
             shown = cells(entry, self.plan)
@@ -194,7 +204,7 @@ class Page:
     def _summary(self) -> Iterator[str]:
         kinds = ("no file that runs", "not smaller", "below the floor")
         yield markdown.head("tool", "runs", *kinds, "met by one row of mlc", "ahead")
-        leads = self._leads()
+        leads = self.leads()
         for name, title in {OWN: "mlc", **{n: p["title"] for n, p in self.plan["peers"].items()}}.items():
             faults = {e.key: fault(self.plan, e) for e in self.entries if e.peer == name}
             known = [sum(f == kind for f in faults.values()) for kind in kinds[1:]]
@@ -204,11 +214,13 @@ class Page:
 
     def _behind(self) -> Iterator[str]:
         yield markdown.head("model, task", "who", "ahead in", "than", "reason", "plan")
-        for found in self._leads().values():
+        for found in self.leads().values():
             said = reason(found, self.plan) or {"reason": "", "plan": ""}
             e, nearest = found.entry, found.against
             title = self.plan["peers"][e.peer]["title"]
             than = f"`{nearest.setting}`" if nearest else "no row of ours"
+            if nearest and "speed" in found.respects and nearest.setting in e.duels:
+                than += f", {e.duels[nearest.setting]:.2f} side by side"
             yield markdown.row(
                 [f"{e.model}, {e.task}", f"{title}, `{e.setting}`", ", ".join(found.respects), than, said["reason"],
                  said["plan"]]

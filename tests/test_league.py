@@ -73,6 +73,15 @@ def test_rows_below_the_floor_count_neither_for_us_nor_against() -> None:
     assert "result" in told
 
 
+def test_files_side_by_side_decide_on_speed() -> None:
+    faster = dataclasses.replace(THEIRS, speed=Interval(1.7, 1.65, 1.75))
+    for duel, respects in ((Interval(1.0, 0.99, 1.01), ()), (Interval(1.1, 1.05, 1.15), ("speed",))):
+        settled = dataclasses.replace(faster, duels={"int8": duel})
+        assert league_page.ahead(settled, OURS) == respects
+        assert Entry.from_json(settled.to_json()) == settled
+    assert league_page.ahead(dataclasses.replace(faster, duels={"other": Interval(1, 1, 1)}), OURS) == ("speed",)
+
+
 def test_doing_nothing_is_no_result() -> None:
     same = dataclasses.replace(THEIRS, quality=Interval(200, 200, 200), ratio=1.0)
     assert league_page.fault(plan(), same) == "not smaller"
