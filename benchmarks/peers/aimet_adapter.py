@@ -25,10 +25,11 @@ def simulated(job: adapter.Job, tune: Tune | None = None, *, equalize: bool = Fa
 
 
 def weights(job: adapter.Job, tune: Tune | None = None) -> None:
-    """Weights in 4 bits, in blocks of 32 inputs; activations stay floats."""
+    """Weights in 4 bits, matrices in blocks of 32 inputs (with blocks of a convolution no file runs); activations stay
+    floats."""
     feeds = job.feeds()
     sim = QuantizationSimModel(onnx.load(job.raised(21)), param_type="int4", dummy_input=feeds[0])
-    set_blockwise_quantization_for_weights(sim, ("MatMul", "Gemm", "Conv"), bitwidth=4, symmetric=True, block_size=32)
+    set_blockwise_quantization_for_weights(sim, ("MatMul", "Gemm"), bitwidth=4, symmetric=True, block_size=32)
     for name in sim.activation_names:
         sim.qc_quantize_op_dict[name].enabled = False
     _export(job, sim, tune, feeds)
