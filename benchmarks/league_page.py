@@ -112,6 +112,18 @@ def ahead(entry: Entry, own: Entry) -> tuple[str, ...]:
     return tuple(name for name, better in found.items() if better)
 
 
+def _gap(entry: Entry, own: Entry) -> float:
+    """How far a row is ahead, as the sum of its relative leads."""
+    duel = entry.duels.get(own.setting)
+    shares = {
+        "quality": entry.quality.value / own.quality.value if own.quality.value else float("inf"),
+        "size": own.size / entry.size,
+        "speed": duel.value if duel else entry.speed.value / own.speed.value,
+        "nodes": own.nodes / entry.nodes,
+    }
+    return sum(abs(shares[name] - 1) for name in ahead(entry, own))
+
+
 def _faster(entry: Entry, own: Entry) -> bool:
     """By both files side by side where that was measured, else by what each makes of the float model's time."""
     duel = entry.duels.get(own.setting)
@@ -125,7 +137,7 @@ def lead(entry: Entry, entries: Sequence[Entry], plan: Mapping[str, Any]) -> Lea
     ours = [e for e in entries if e.peer == OWN and (e.model, e.task) == (entry.model, entry.task) and counts(plan, e)]
     if not ours:
         return Lead(entry, None, ("result",))
-    nearest = min(ours, key=lambda own: (len(ahead(entry, own)), -own.quality.value))
+    nearest = min(ours, key=lambda own: (len(ahead(entry, own)), _gap(entry, own)))
     respects = ahead(entry, nearest)
     return Lead(entry, nearest, respects) if respects else None
 

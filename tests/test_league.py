@@ -64,6 +64,14 @@ def test_one_row_of_ours_has_to_be_as_good_in_every_respect() -> None:
     assert league_page.lead(THEIRS, [OURS, small, THEIRS], plan()) is None
 
 
+def test_of_rows_that_are_behind_in_as_much_the_nearest_is_named() -> None:
+    slow = dataclasses.replace(OURS, setting="int8(mode=stored)", speed=Interval(1, 0.99, 1.01))
+    faster = dataclasses.replace(THEIRS, speed=Interval(1.7, 1.65, 1.75))
+    found = league_page.lead(faster, [slow, OURS, faster], plan())
+    assert found is not None
+    assert found.against == OURS
+
+
 def test_rows_below_the_floor_count_neither_for_us_nor_against() -> None:
     broken = dataclasses.replace(THEIRS, quality=Interval(-50, -51, -49), size=0.1)
     assert not league_page.counts(plan(), broken)
