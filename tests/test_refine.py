@@ -244,7 +244,9 @@ def test_what_does_not_improve_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = Context(data=Samples(inputs(100, 0)), runner=OrtRunner())
     solve = refining.SOLVERS["gptq"].solve
     monkeypatch.setattr(
-        refining.SOLVERS["gptq"], "solve", lambda self, progress=None: dataclasses.replace(solve(self), after=1.0, before=0.5)
+        refining.SOLVERS["gptq"],
+        "solve",
+        lambda self, progress=None: dataclasses.replace(solve(self), after=1.0, before=0.5),
     )
     twin, done = refined(quantized, module, ctx)
     assert all(s.why == "gptq leaves error 100 %, it has error 50 %" for s in done)
