@@ -174,22 +174,22 @@ def _renamed(source: Path, out: Path, feeds: measures.Feeds) -> measures.Feeds:
 
 def _size(out: Path) -> int:
     """Bytes of the file and of the external data that it names."""
-    stored = _tensors(onnx.load(out, load_external_data=False).graph)
-    located = {e.value for t in stored for e in t.external_data if e.key == "location"}
+    graphs = _graphs(onnx.load(out, load_external_data=False).graph)
+    located = {e.value for g in graphs for t in g.initializer for e in t.external_data if e.key == "location"}
     return sum(path.stat().st_size for path in (out, *(out.parent / name for name in sorted(located))))
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """The initializers of a graph and of the bodies in it."""
-    yield from graph.initializer
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the bodies in it."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+                yield from _graphs(attribute.g)
 
 
 def _nodes(path: Path) -> int:
-    return len(onnx.load(path, load_external_data=False).graph.node)
+    return sum(len(graph.node) for graph in _graphs(onnx.load(path, load_external_data=False).graph))
 
 
 def kept(path: Path) -> dict[tuple[str, ...], Entry]:
