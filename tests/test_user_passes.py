@@ -4,6 +4,7 @@ run again."""
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,8 @@ def one(outputs, labels):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delitem(sys.modules, "my_passes", raising=False)  # of other tests, where files import it by its name
     two_layers(tmp_path)
     samples(tmp_path)
     (tmp_path / "lib").mkdir()
